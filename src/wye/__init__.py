@@ -1,0 +1,40 @@
+"""wye decides, for every input, which computation handles it.
+
+Importing this package defines names and does nothing else: every name below is resolved on first
+use, so that `import wye` stays fast and opens no file, socket or accelerator.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wye.core import Plan as Plan
+    from wye.data import RoutingData as RoutingData
+    from wye.query import load as load
+
+try:
+    __version__ = version("wye")
+except PackageNotFoundError:  # running from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOME = {
+    "Plan": "wye.core",
+    "RoutingData": "wye.data",
+    "load": "wye.query",
+}
+_ROOMS = ("bench", "checks", "core", "data", "embed", "gateway", "query", "testing")
+
+__all__ = ["Plan", "RoutingData", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _ROOMS:
+        return import_module(f"wye.{name}")
+    raise AttributeError(f"module 'wye' has no attribute {name!r}; it has {sorted(__dir__())}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_ROOMS]

@@ -1,0 +1,1 @@
+"""The query scale: query -> model, prompt, persona or annotator."""

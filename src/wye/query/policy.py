@@ -1,0 +1,65 @@
+"""Policies: from an estimate to a choice.
+
+A policy sees the `Estimate` of a batch of queries and says, for each, which model answers, with
+what probability it chose so, and why. It never sees the text or the true outcome.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from wye.core import Plan
+    from wye.query.base import BoolArray, Estimate, FloatArray
+
+
+class PolicyError(ValueError):
+    """A policy cannot choose from what it was given; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a policy chose for Q queries.
+
+    Attributes:
+        plan: Q sources, M targets; at most one target per source. A source without an entry
+            abstains.
+        score: `[Q, M]` what the policy maximised; -inf where a model was not allowed or infeasible.
+        propensity: `[Q]` probability of the choice that was made; 1 for deterministic policies.
+        reasons: for each query, sentences in plain words, most important first.
+    """
+
+    plan: Plan
+    score: FloatArray
+    propensity: FloatArray
+    reasons: tuple[tuple[str, ...], ...]
+
+
+class Policy(ABC):
+    """Base of every policy. Parameters are constructor keywords stored under their own names."""
+
+    name: str
+
+    @abstractmethod
+    def choose(
+        self,
+        estimate: Estimate,
+        *,
+        allowed: BoolArray | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> Choice:
+        """Choose for every query of `estimate` among the `allowed` `[Q, M]` models."""
+
+    def settle(self, cost: float) -> None:
+        """Tell the policy what a chosen answer really cost (USD). Stateless policies ignore it."""
+
+    def describe(self) -> str:
+        """Name and parameters, as in `utility(cost_weight=50.0)`."""
+        import inspect
+
+        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        return f"{self.name}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
