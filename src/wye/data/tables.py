@@ -1,0 +1,178 @@
+"""One table on disk: parquet, JSONL and CSV, read with the place of every problem and written back.
+
+Numbers survive a round trip exactly in all three formats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wye.data.errors import DataError
+from wye.data.schema import SCHEMA, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_parquet(path: Path) -> Table:
+    """The rows of a parquet file.
+
+    Raises:
+        DataError: the file cannot be read as parquet.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return Table(pd.read_parquet(path), str(path))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as parquet: {error}. The file is damaged or of another format"
+        ) from error
+
+
+def read_jsonl(path: Path) -> Table:
+    """The rows of a file with one JSON object a line; blank lines are passed over.
+
+    Raises:
+        DataError: a line is not a JSON object, or the file is not UTF-8; the line is named.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            rows.append(_json_object(line, f"{path}, line {number}"))
+            lines.append(number)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {n: pd.Series([row.get(n) for row in rows], dtype=object) for n in names}
+    frame = pd.DataFrame({n: _inferred(n, s) for n, s in columns.items()})
+    return Table(frame, str(path), np.asarray(lines, dtype=np.int64))
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise DataError(f"{place}: {constant} is not JSON; write null for an unknown value")
+
+    try:
+        value = json.loads(line, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{place}: not a JSON object ({error.msg} at character {error.pos + 1})"
+        ) from error
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _inferred(name: str, series: pd.Series) -> pd.Series:
+    # Columns of the schema stay objects, so that the check sees the value that was written.
+    known = {c.name for columns in SCHEMA.values() for c in columns}
+    return series if name in known else series.infer_objects()
+
+
+def read_csv(path: Path) -> Table:
+    """The rows of a comma-separated file with a header, quoted as in RFC 4180.
+
+    Raises:
+        DataError: a row has another number of fields, or the file is not UTF-8.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv
+
+    raw = read_text(path).encode()
+    kinds = {c.name: c.kind for columns in SCHEMA.values() for c in columns}
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(raw),
+            read_options=csv.ReadOptions(block_size=max(len(raw), 1) + 1),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types={name: pa.string() for name in kinds}, strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    frame = table.to_pandas()
+    for name in frame.columns:
+        if kinds.get(name) in ("number", "count"):
+            frame[name] = _parsed_numbers(frame[name])
+        elif name == "provider":
+            frame[name] = frame[name].astype(object).where(frame[name] != "", None)
+    return Table(pd.DataFrame(frame), str(path))
+
+
+def _parsed_numbers(texts: pd.Series) -> pd.Series:
+    """Numbers where the text is one, null where it is blank, the text itself where it is neither."""
+    import pandas as pd
+
+    def parse(text: str) -> object:
+        if not text.strip():
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    return pd.Series([parse(t) for t in texts], index=texts.index, dtype=object)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, a leading byte order mark left out.
+
+    Raises:
+        DataError: the file cannot be read or is not UTF-8; the line of the bad byte is named.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte {raw[error.start]:#04x} is not UTF-8; "
+            "convert the file to UTF-8"
+        ) from error
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet (zstd)."""
+    frame.to_parquet(path, compression="zstd", index=False)
+
+
+def write_jsonl(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as one JSON object a line; unknown values are null."""
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for row in _records(frame):
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = {n: frame[n].astype(object).where(frame[n].notna(), None).tolist() for n in frame}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV with a header; unknown values are blank."""
+    frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".parquet": read_parquet,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+}
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".parquet": write_parquet,
+    ".jsonl": write_jsonl,
+    ".csv": write_csv,
+}
