@@ -55,13 +55,21 @@ def installed_level():
 def check_python():
     if sys.version_info < LEAST:
         fail(
-            "this is Python {}.{}, wye needs {}.{} or newer.".format(*(sys.version_info[:2] + LEAST)),
+            "this is Python {}.{}, wye needs {}.{} or newer.".format(
+                *(sys.version_info[:2] + LEAST)
+            ),
             "Install a newer Python, or name one: make up PYTHON=python3.12",
         )
 
 
 def make_venv():
-    if os.path.exists(PYTHON) and subprocess.call([PYTHON, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
+    if (
+        os.path.exists(PYTHON)
+        and subprocess.call(
+            [PYTHON, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        == 0
+    ):
         return
     say("making .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
     shutil.rmtree(VENV, ignore_errors=True)
@@ -104,7 +112,7 @@ def main():
     with open(temporary, "w") as file:
         file.write(wanted + " " + fingerprint() + "\n")
     os.replace(temporary, STAMP)
-    say("environment ready in {:.0f} s".format(time.time() - started))
+    say(f"environment ready in {time.time() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,409 @@
+"""The command line: up, serve, init, fetch, train, eval, route, data, systems, check.
+
+Figures and tables go to standard output, progress and errors to standard error, so that `--json`
+can be piped. Exit codes: 0 done; 1 a check does not hold; 2 bad input, with a message that says
+what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wye.errors import WyeError
+
+if TYPE_CHECKING:
+    from wye.data import RoutingData
+
+app = typer.Typer(
+    name="wye",
+    help="Routing in machine learning: which computation handles each input.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at, convert and split outcome data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+screen = Console()
+messages = Console(stderr=True)
+
+DataFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder with queries, outcomes and models (parquet, jsonl or csv), or 'embedded'.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude-dataset", metavar="NAME", help="Leave this dataset out. Repeatable."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+EmbedderName = Annotated[
+    str, typer.Option(help="static, tfidf, minilm, or endpoint:BASE_URL#MODEL.")
+]
+
+
+def main() -> None:
+    """Run the command line; an error that wye raises on purpose prints without a traceback."""
+    try:
+        app()
+    except WyeError as error:
+        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from wye import __version__
+
+        screen.print(__version__, highlight=False)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        screen.print(context.get_help())
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8484,
+    config: Annotated[
+        Path | None, typer.Option(help="A wye.toml; the embedded pool alone when not given.")
+    ] = None,
+) -> None:
+    """Serve a routed pool of the embedded model's strategies, with nothing to configure."""
+    from wye.gateway.server import serve as run
+
+    run(config, host=host, port=port, console=messages)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option(help="The gateway's configuration.")] = Path("wye.toml"),
+    host: Annotated[str | None, typer.Option(help="Overrides the configuration.")] = None,
+    port: Annotated[int | None, typer.Option(help="Overrides the configuration.")] = None,
+) -> None:
+    """Serve your own models as `wye.toml` describes them."""
+    from wye.gateway.server import serve as run
+
+    run(config, host=host, port=port, console=messages)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write.")] = Path("wye.toml"),
+    force: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a commented wye.toml that offers the providers whose keys are in the environment."""
+    from wye.gateway.config import write_example
+
+    found = write_example(path, force=force)
+    messages.print(f"wrote {path}" + (f"; keys found: {', '.join(found)}" if found else ""))
+    messages.print(f"next: edit it, then run: wye serve --config {path}")
+
+
+@app.command()
+def fetch() -> None:
+    """Fetch the embedded model's weights (98 MB, once)."""
+    from wye.gateway.pool import weights
+
+    messages.print(f"embedded model: {weights.fetch(console=messages)}", highlight=False)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Outcome data, or 'embedded'.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the router.")] = Path(
+        "router"
+    ),
+    router: Annotated[str, typer.Option(help="Name of the system.")] = "auto",
+    embedder: EmbedderName = "static",
+    seed: Seed = 0,
+    exclude_dataset: Exclude = None,
+    from_log: Annotated[
+        Path | None, typer.Option("--from-log", help="Learn from a gateway's store instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace a router that exists.")] = False,
+) -> None:
+    """Train a router on outcomes and save it."""
+    if (data is None) == (from_log is None):
+        raise WyeError("give either DATA (a folder, or 'embedded') or --from-log STORE")
+    if from_log is not None:
+        from wye.gateway.log_data import read_log
+
+        outcomes = read_log(from_log)
+    else:
+        outcomes = _read(str(data), exclude_dataset)
+    outcomes = _part(outcomes, "train")
+    from wye.query.training import train as fit
+
+    _refuse_to_replace(out, force)
+    fitted = fit(outcomes, router=router, embedder=embedder, seed=seed, console=messages)
+    fitted.save(out)
+    messages.print(f"saved the {router} router for {len(fitted.models_)} models to {out}")
+    messages.print(f'next: wye eval {out} --on DATA, or: wye route {out} "your question" --explain')
+
+
+@app.command(name="eval")
+def evaluate(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A saved router.")
+    ] = None,
+    on: Annotated[str, typer.Option("--on", metavar="DATA", help="Data to judge on.")] = "embedded",
+    train_on: Annotated[
+        str | None, typer.Option("--train", metavar="DATA", help="Train on this first.")
+    ] = None,
+    router: Annotated[
+        list[str] | None, typer.Option(help="With --train: which systems. Repeatable.")
+    ] = None,
+    embedder: EmbedderName = "static",
+    seed: Seed = 0,
+    exclude_dataset: Exclude = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report; - prints it.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Frontier plot: .png, .svg or .html.")
+    ] = None,
+) -> None:
+    """Say honestly whether routing pays: the router against every way of doing without one."""
+    if (directory is None) == (train_on is None):
+        raise WyeError("give either DIR (a saved router) or --train DATA")
+    if directory is not None and router:
+        raise WyeError("--router goes with --train; a saved router is what it is")
+    test = _part(_read(on, exclude_dataset), "test")
+    from wye.query.report import evaluate_many
+
+    if directory is not None:
+        from wye.query import load
+
+        routers = {directory.name: load(directory)}
+    else:
+        from wye.query.training import train as fit
+
+        learn = _part(_read(str(train_on), exclude_dataset), "train")
+        routers = {
+            name: fit(learn, router=name, embedder=embedder, seed=seed, console=messages)
+            for name in (router or ["auto"])
+        }
+    report = evaluate_many(routers, test, seed=seed, console=messages)
+    if plot is not None:
+        from wye.bench.frontier import save
+
+        save(report, plot)
+        messages.print(f"wrote {plot}")
+    if json_file is not None:
+        _write_json(report.to_dict(), json_file)
+    if json_file is None or str(json_file) != "-":
+        screen.print(report)
+
+
+@app.command()
+def route(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved router.")],
+    text: Annotated[str, typer.Argument(help="The query; - reads standard input.")],
+    policy: Annotated[
+        str, typer.Option(help="As in quality, utility:cost_weight=50, threshold:quality=0.8.")
+    ] = "quality",
+    budget: Annotated[
+        float | None, typer.Option(help="USD this one answer may cost at most.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="Show every candidate and the reasons.")] = False,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+) -> None:
+    """Choose a model for one query."""
+    import numpy as np
+
+    from wye.query import load
+    from wye.query.decisions import as_dict
+    from wye.query.decisions import explain as in_words
+    from wye.query.policies import parse_policy
+
+    if text == "-":
+        text = sys.stdin.read()
+    if not text.strip():
+        raise WyeError("the query is empty: give a text, or - and a text on standard input")
+    fitted = load(directory)
+    allowed = None
+    if budget is not None:
+        if not budget > 0:
+            raise WyeError(f"--budget is {budget}, expected USD above 0")
+        cost = fitted.estimate([text]).cost
+        allowed = np.isfinite(cost) & (cost <= budget)
+        if not allowed.any():
+            cheapest = f"{np.nanmin(cost):.6f} USD" if np.isfinite(cost).any() else "unknown"
+            raise WyeError(
+                f"no model is expected to answer within {budget} USD; the cheapest: {cheapest}"
+            )
+    decision = fitted.route([text], parse_policy(policy), allowed=allowed, seed=seed).decisions[0]
+    if as_json:
+        print(json.dumps(as_dict(decision), ensure_ascii=False, allow_nan=False))  # noqa: T201
+    elif explain:
+        screen.print(in_words(decision), markup=False, highlight=False)
+    else:
+        screen.print(decision.target or "abstain", markup=False, highlight=False)
+
+
+@data_app.command("list")
+def data_list(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Also list the data sets under this folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the data sets at hand."""
+    from wye.data import list_data
+
+    listing = list_data(folder)
+    if as_json:
+        _print_json(listing.to_dict())
+    else:
+        screen.print(listing)
+
+
+@data_app.command("show")
+def data_show(data: DataFolder, exclude_dataset: Exclude = None, as_json: AsJson = False) -> None:
+    """Counts, density, accuracy of each model, oracle, duplicates and artefacts."""
+    from wye.data import summarise
+
+    summary = summarise(_read(data, exclude_dataset))
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        screen.print(summary)
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[str, typer.Argument(help="File or folder to read.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write.")],
+    source_format: Annotated[
+        str, typer.Option("--from", help="wye, routellm, llmrouter or routerbench.")
+    ] = "wye",
+    table_format: Annotated[str, typer.Option("--to", help="parquet, jsonl or csv.")] = "parquet",
+    trust_pickle: Annotated[
+        bool, typer.Option(help="Unpickle SOURCE: a pickle can run any code, so only your own.")
+    ] = False,
+) -> None:
+    """Convert outcomes of another project, or between table formats."""
+    from wye.data import read_foreign
+
+    data = read_foreign(source, source_format, trust_pickle=trust_pickle)
+    data.write(target, format=table_format)
+    messages.print(f"wrote {len(data.queries)} queries and {len(data.outcomes)} outcomes: {target}")
+
+
+@data_app.command("split")
+def data_split(
+    data: DataFolder,
+    target: Annotated[Path, typer.Argument(help="Folder to write.")],
+    test_share: Annotated[float, typer.Option(help="Share of questions for the test.")] = 0.2,
+    seed: Seed = 0,
+) -> None:
+    """Split by a hash of the normalised question: no question lands on both sides."""
+    _read(data, None).split(test_share=test_share, seed=seed).write(target)
+    messages.print(f"wrote {target}")
+
+
+@app.command()
+def systems(
+    scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every system: slug, scale, paper, status."""
+    from wye.catalog import load_catalog
+
+    catalog = load_catalog().of_scale(scale)
+    if as_json:
+        _print_json(catalog.to_dict())
+    else:
+        screen.print(catalog)
+
+
+@app.command()
+def check(
+    slugs: Annotated[list[str] | None, typer.Argument(help="Systems to check.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Check every system.")] = False,
+    scale: Annotated[str | None, typer.Option(help="Check every system of this scale.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Outcome data; 'embedded' when not given.")
+    ] = None,
+    fast: Annotated[bool, typer.Option(help="Only the checks that end within seconds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run systems' claims on this machine, each against its own baseline."""
+    from wye.checks import run_checks
+
+    if (1 if slugs else 0) + everything + (scale is not None) != 1:
+        raise WyeError("give systems by slug, or --all, or --scale SCALE; see: wye systems")
+    summary = run_checks(
+        slugs,
+        scale=scale,
+        data=None if data is None else _read(data, None),
+        fast=fast,
+        console=messages,
+    )
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        screen.print(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def _read(data: str, exclude: list[str] | None) -> RoutingData:
+    from wye.data import RoutingData, load_embedded
+
+    outcomes = load_embedded() if data == "embedded" else RoutingData.read(data)
+    return outcomes.exclude_dataset(*exclude) if exclude else outcomes
+
+
+def _part(data: RoutingData, name: str) -> RoutingData:
+    """The named part where the data has it; all of it where it has no parts at all."""
+    splits = set(data.queries["split"].dropna().unique())
+    return data.part(name) if {"train", "test"} & splits else data
+
+
+def _refuse_to_replace(directory: Path, force: bool) -> None:
+    if directory.exists() and not force and any(directory.iterdir()):
+        raise WyeError(f"{directory} exists and is not empty; name another, or add --force")
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    if str(path) == "-":
+        _print_json(value)
+        return
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    messages.print(f"wrote {path}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()
