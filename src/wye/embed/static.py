@@ -1,0 +1,104 @@
+"""The default embedder: the mean of static token vectors, from the weights in wordllama's wheel.
+
+No download, no torch, tens of microseconds a query. Source: WordLlama (D. Lee Miller, 2024), token
+vectors distilled from the input embeddings of large language models.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wye.embed.base import Embedder, EmbedError, Vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class StaticEmbedder(Embedder):
+    """Mean of wordllama's token vectors, D = 256.
+
+    Args:
+        max_chars: only this many leading characters of a text are read, which bounds the time of a
+            decision; 0 reads everything.
+
+    Example:
+        >>> StaticEmbedder().embed(["What is the capital of France?"]).shape
+        (1, 256)
+    """
+
+    batch_size = 2048
+
+    def __init__(self, *, max_chars: int = 16384) -> None:
+        if max_chars < 0:
+            raise EmbedError(f"max_chars is {max_chars}, expected 0 (no limit) or more")
+        self.max_chars = max_chars
+        self.name = f"static:wordllama-{version('wordllama')}:chars={max_chars}"
+        self.spec = "static" if max_chars == 16384 else f"static:{max_chars}"
+
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return int(_load()[1].shape[1])
+
+    def _vectors(self, texts: Sequence[str]) -> NDArray[Any]:
+        tokenizer, table = _load()
+        if self.max_chars:
+            texts = [t[: self.max_chars] for t in texts]
+        ids = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        counts = np.fromiter(map(len, ids), np.intp, len(ids))
+        filled = counts > 0
+        vectors = np.zeros((len(ids), table.shape[1]), np.float32)
+        if filled.any():
+            flat = np.concatenate([np.array(i, np.intp) for i in ids if i])
+            # Token ids beyond the table exist for added special tokens alone.
+            np.minimum(flat, table.shape[0] - 1, out=flat)
+            kept = counts[filled]
+            vectors[filled] = _sums(table, flat, kept)
+            vectors[filled] /= kept[:, None]
+        return vectors
+
+
+def _sums(table: Vectors, flat: NDArray[np.intp], counts: NDArray[np.intp]) -> Vectors:
+    """Sum of token vectors of each text; bounded memory for batches of long texts."""
+    ends = np.cumsum(counts)
+    if flat.size <= 65536:
+        return np.add.reduceat(table[flat], ends - counts, axis=0)
+    middle = max(1, int(np.searchsorted(ends, ends[-1] // 2)))
+    if middle >= len(counts):
+        return np.add.reduceat(table[flat], ends - counts, axis=0)
+    cut = ends[middle - 1]
+    return np.concatenate(
+        [_sums(table, flat[:cut], counts[:middle]), _sums(table, flat[cut:], counts[middle:])]
+    )
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[Any, Vectors]:
+    with _root_logger_kept():
+        import wordllama
+
+    model = wordllama.WordLlama.load(
+        cache_dir=os.path.dirname(wordllama.__file__), disable_download=True
+    )
+    model.tokenizer.no_padding()
+    return model.tokenizer, np.ascontiguousarray(model.embedding, np.float32)
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Importing wordllama configures the root logger, which belongs to the application."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
