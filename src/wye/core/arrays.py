@@ -1,0 +1,265 @@
+"""What the array API standard lacks and routing needs: top-k, scatter, detach, random draws.
+
+Every function works on the arrays of any namespace that `array_api_compat` knows and takes the
+library's own fast path where NumPy or PyTorch has one. PyTorch is reached through the methods of
+its tensors, so that nothing here imports it.
+
+Shape letters: S sources, T targets, N routed pairs, K choices.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = Any
+"""An array of one namespace: NumPy, PyTorch, or any other that follows the standard."""
+
+Generator: TypeAlias = Any
+"""A source of random draws: an int seed, a `numpy.random.Generator`, or a `torch.Generator`."""
+
+_SMALL_K = 4
+_SMALL_T = 64
+_NAMESPACES: dict[type, ModuleType] = {}
+
+
+class SelectionError(ValueError):
+    """Scores, costs or limits from which no plan can be made; the message says what to do."""
+
+
+def namespace(*arrays: Array) -> Any:
+    """The array namespace of `arrays`.
+
+    Raises:
+        SelectionError: they come from different libraries, or are no arrays.
+    """
+    first = type(arrays[0])
+    if all(type(a) is first for a in arrays):
+        known = _NAMESPACES.get(first)
+        if known is not None:
+            return known
+    try:
+        found = array_api_compat.array_namespace(*arrays)
+    except TypeError as error:
+        kinds = [f"{type(a).__module__}.{type(a).__qualname__}" for a in arrays]
+        raise SelectionError(
+            f"expected arrays of one array library, got {kinds}: convert them to one library first"
+        ) from error
+    for a in arrays:
+        _NAMESPACES[type(a)] = found
+    return found
+
+
+def is_torch(xp: Any) -> bool:
+    """Whether `xp` is PyTorch's namespace."""
+    return bool(xp.__name__ == "array_api_compat.torch")
+
+
+def is_numpy(xp: Any) -> bool:
+    """Whether `xp` is NumPy's namespace."""
+    return bool(xp.__name__ in ("array_api_compat.numpy", "numpy"))
+
+
+def detach(x: Array) -> Array:
+    """`x` without its gradient history; `x` itself where arrays have none."""
+    return x.detach() if hasattr(x, "detach") else x
+
+
+def to_numpy(x: Array) -> NDArray[Any]:
+    """A NumPy copy or view of `x`, from any device, without gradient."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+        # bfloat16 and other types that NumPy does not know
+        return np.asarray(x.float().numpy() if x.dtype.itemsize < 4 and _floating(x) else x.numpy())
+    return np.asarray(x)
+
+
+def like(values: NDArray[Any], reference: Array, *, integer: bool = False) -> Array:
+    """NumPy `values` in the namespace, on the device and (floats) in the dtype of `reference`."""
+    xp = namespace(reference)
+    if is_numpy(xp):
+        return values.astype(np.int64 if integer else reference.dtype, copy=False)
+    dtype = xp.int64 if integer else reference.dtype
+    contiguous = np.ascontiguousarray(values)
+    made = xp.asarray(contiguous, device=array_api_compat.device(reference))
+    return xp.astype(made, dtype)
+
+
+def arange(n: int, reference: Array) -> Array:
+    """Integers 0 to n-1 (int64) beside `reference`."""
+    if isinstance(reference, np.ndarray):
+        return np.arange(n)
+    xp = namespace(reference)
+    return xp.arange(n, dtype=xp.int64, device=array_api_compat.device(reference))
+
+
+def gather(x: Array, indices: Array) -> Array:
+    """`x[s, indices[s, k]]` as `[S, K]`; gradients flow to `x`."""
+    if isinstance(x, np.ndarray):
+        return x[np.arange(x.shape[0])[:, None], indices]
+    if hasattr(x, "gather"):
+        return x.gather(1, indices)
+    return namespace(x).take_along_axis(x, indices, axis=1)
+
+
+def largest(x: Array, k: int, *, distinct: bool = False, ordered: bool = True) -> Array:
+    """Indices `[S, k]` of the `k` largest entries of each row of `x`, largest first.
+
+    Equal entries come in order of their index. NaN counts as the largest value under NumPy and
+    PyTorch, so that a chosen NaN betrays every NaN of the row.
+
+    Args:
+        x: `[S, T]`.
+        k: 1 to T.
+        distinct: rows may hold fewer than `k` entries above -inf, and the indices must differ
+            all the same.
+        ordered: look for ties beyond `k = 4` (reads the data, so `torch.compile` cannot trace it);
+            without it PyTorch breaks those as `torch.topk` does.
+    """
+    xp = namespace(x)
+    x = detach(x)
+    if k == 1:
+        return xp.argmax(x, axis=1, keepdims=True)
+    if is_numpy(xp):
+        return _largest_numpy(x, k)
+    if not is_torch(xp):
+        return xp.argsort(x, axis=1, descending=True, stable=True)[:, :k]
+    if k <= _SMALL_K and not distinct:
+        return _largest_by_rounds(x, k, xp)
+    return _largest_torch(x, k, ordered)
+
+
+def count(indices: Array, n: int) -> Array:
+    """How often each of 0 to n-1 occurs in `indices` `[N]`, as int64 `[n]`."""
+    if isinstance(indices, np.ndarray):
+        return np.bincount(indices, minlength=n)
+    if hasattr(indices, "new_zeros"):
+        zeros = indices.new_zeros(n)
+        return zeros.scatter_add(0, indices, indices.new_ones(indices.shape))
+    xp = namespace(indices)
+    hits = indices[:, None] == arange(n, indices)[None, :]
+    return xp.sum(xp.astype(hits, xp.int64), axis=0)
+
+
+def segment_sum(values: Array, indices: Array, n: int) -> Array:
+    """Sum of `values` `[N]` over equal `indices` `[N]`, as `[n]`; gradients flow to `values`."""
+    if isinstance(values, np.ndarray):
+        return np.bincount(indices, weights=values, minlength=n).astype(values.dtype, copy=False)
+    if hasattr(values, "new_zeros"):
+        return values.new_zeros(n).index_add(0, indices, values)
+    xp = namespace(values)
+    hits = indices[:, None] == arange(n, indices)[None, :]
+    return xp.sum(xp.where(hits, values[:, None], xp.zeros_like(values[:, None])), axis=0)
+
+
+def segment_max(values: Array, indices: Array, n: int) -> Array:
+    """Largest of `values` `[N]` over equal `indices` `[N]`, as `[n]`; -inf where there is none."""
+    values = detach(values)
+    if isinstance(values, np.ndarray):
+        out = np.full(n, -np.inf, dtype=values.dtype)
+        np.maximum.at(out, indices, values)
+        return out
+    if hasattr(values, "new_full"):
+        return values.new_full((n,), -float("inf")).scatter_reduce(0, indices, values, "amax")
+    xp = namespace(values)
+    hits = indices[:, None] == arange(n, indices)[None, :]
+    low = xp.full((values.shape[0], n), -float("inf"), dtype=values.dtype)
+    if values.shape[0] == 0:
+        return xp.full((n,), -float("inf"), dtype=values.dtype)
+    return xp.max(xp.where(hits, values[:, None], low), axis=0)
+
+
+def uniform_draws(shape: Sequence[int], reference: Array, generator: Generator) -> Array:
+    """Draws from the open interval (0, 1), in the namespace and dtype of `reference`.
+
+    Args:
+        shape: of the result.
+        reference: floating array that gives namespace, device and dtype.
+        generator: int seed, `numpy.random.Generator`, or for PyTorch arrays a `torch.Generator` on
+            their device; None, for PyTorch arrays alone, uses PyTorch's own global generator
+            (`torch.manual_seed`).
+
+    Raises:
+        SelectionError: None with arrays that have no global generator, or an unknown kind.
+    """
+    tuple_shape = tuple(shape)
+    torch_like = hasattr(reference, "new_empty")
+    if torch_like and (generator is None or type(generator).__module__.startswith("torch")):
+        tiny = 1e-7
+        draws = reference.new_empty(tuple_shape).detach().uniform_(generator=generator)
+        return draws.clamp(tiny, 1.0 - tiny)
+    if generator is None:
+        raise SelectionError(
+            "generator is None: pass an int seed or a numpy.random.Generator (only PyTorch arrays "
+            "may fall back on their library's global generator)"
+        )
+    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
+        generator = np.random.default_rng(int(generator))
+    if not isinstance(generator, np.random.Generator):
+        raise SelectionError(
+            f"generator is {generator!r}: expected an int seed or a numpy.random.Generator"
+            + (" or a torch.Generator" if "torch" in sys.modules else "")
+        )
+    tiny = float(np.finfo(np.float32).eps)
+    return like(np.clip(generator.random(tuple_shape), tiny, 1.0 - tiny), reference)
+
+
+def any_nan(x: Array) -> bool:
+    """Whether `x` holds a NaN."""
+    xp = namespace(x)
+    return bool(xp.any(xp.isnan(x)))
+
+
+def _floating(x: Array) -> bool:
+    return bool(namespace(x).isdtype(x.dtype, "real floating"))
+
+
+def _largest_numpy(x: NDArray[Any], k: int) -> NDArray[np.int64]:
+    # Reversed columns and an ascending stable sort give "largest first, lower index first" and,
+    # unlike negation, leave NaN at the end that is taken.
+    width = x.shape[1]
+    if width <= _SMALL_T or k * 4 >= width:
+        return width - 1 - np.argsort(x[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
+    part = np.argpartition(x, width - k - 1, axis=1)[:, width - k - 1 :]
+    part.sort(axis=1)
+    values = gather(x, part)
+    order = np.argsort(values[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    indices = gather(part, k - order)
+    chosen = gather(x, indices)
+    tied = (chosen[:, k] == chosen[:, k - 1]) & (chosen[:, k] > -np.inf)
+    indices = indices[:, :k]
+    if tied.any():
+        rows = x[tied]
+        indices[tied] = (
+            width - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
+        )
+    return indices
+
+
+def _largest_by_rounds(x: Array, k: int, xp: Any) -> Array:
+    columns = []
+    for step in range(k):
+        best = x.argmax(dim=1, keepdim=True)
+        columns.append(best)
+        if step + 1 < k:
+            x = x.scatter(1, best, -float("inf"))
+    return xp.concat(columns, axis=1)
+
+
+def _largest_torch(x: Array, k: int, ordered: bool) -> Array:
+    width = x.shape[1]
+    if not ordered:
+        return x.topk(k, dim=1).indices
+    values, indices = x.topk(min(k + 1, width), dim=1)
+    tied = (values[:, :-1] == values[:, 1:]) & (values[:, 1:] > -float("inf"))
+    if bool(tied.any()):
+        return x.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return indices[:, :k]
