@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wye.errors import WyeError
 
-class DataError(ValueError):
-    """Outcomes cannot be read, joined or written; the message names file, row, column and the fix."""
+
+class DataError(WyeError):
+    """Outcomes cannot be read, joined or written; the message names file, row, column and fix."""

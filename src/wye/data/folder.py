@@ -12,7 +12,7 @@ from wye.data.schema import TABLES, Table
 from wye.data.tables import READERS, WRITERS
 
 if TYPE_CHECKING:
-    from wye.data.routing_data import Format, RoutingData
+    from wye.data.routing_data import RoutingData
 
 
 def read_folder(folder: Path) -> tuple[Table, Table, Table]:
@@ -47,7 +47,7 @@ def _read_one(folder: Path, table: str) -> Table:
 
 
 def write_folder(
-    data: RoutingData, folder: Path, *, format: Format = "parquet", overwrite: bool = False
+    data: RoutingData, folder: Path, *, format: str = "parquet", overwrite: bool = False
 ) -> Path:
     """Write the tables of `data` into `folder` through a temporary one beside it.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,6 @@ from wye.data.schema import Table, check_tables
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Format = Literal["parquet", "jsonl", "csv"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +70,18 @@ class RoutingData:
         return cls._trusted(*check_tables(*tables), name=Path(path).resolve().name)
 
     def write(
-        self, directory: str | Path, *, format: Format = "parquet", overwrite: bool = False
+        self, directory: str | Path, *, format: str = "parquet", overwrite: bool = False
     ) -> Path:
         """Write the three tables to `directory`, whole or not at all; returns the folder.
 
+        Args:
+            directory: a folder that does not exist or is empty.
+            format: `parquet`, `jsonl` or `csv`.
+            overwrite: replace the tables that stand there.
+
         Raises:
-            DataError: the folder exists (and `overwrite` is not given, or it holds other things).
+            DataError: unknown format, or the folder holds tables and `overwrite` is not given, or it
+                holds other things.
         """
         from wye.data.folder import write_folder
 
