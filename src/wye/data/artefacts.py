@@ -182,9 +182,9 @@ def _unsolved(
         mean = np.nansum(q, 0) / np.maximum(n, 1)
         # Upper end of Wilson's interval, which is sound at a mean of zero.
         high = (
-            mean + z**2 / (2 * n.clip(1)) + z * np.sqrt(
-                mean * (1 - mean) / n.clip(1) + z**2 / (4 * n.clip(1) ** 2)
-            )
+            mean
+            + z**2 / (2 * n.clip(1))
+            + z * np.sqrt(mean * (1 - mean) / n.clip(1) + z**2 / (4 * n.clip(1) ** 2))
         ) / (1 + z**2 / n.clip(1))
         tried = n >= least_queries
         if tried.any() and (high[tried] < floor).all():

@@ -32,7 +32,9 @@ def read_folder(folder: Path) -> tuple[Table, Table, Table]:
 
 
 def _read_one(folder: Path, table: str) -> Table:
-    found = [folder / (table + suffix) for suffix in READERS if (folder / (table + suffix)).exists()]
+    found = [
+        folder / (table + suffix) for suffix in READERS if (folder / (table + suffix)).exists()
+    ]
     if not found:
         there = sorted(p.name for p in folder.iterdir())[:10]
         raise DataError(
@@ -41,22 +43,23 @@ def _read_one(folder: Path, table: str) -> Table:
         )
     if len(found) > 1:
         raise DataError(
-            f"{folder} holds the table {table!r} more than once: {[p.name for p in found]}; keep one"
+            f"{folder} holds the table {table!r} more than once: {[p.name for p in found]}; "
+            "keep one"
         )
     return READERS[found[0].suffix](found[0])
 
 
 def write_folder(
-    data: RoutingData, folder: Path, *, format: str = "parquet", overwrite: bool = False
+    data: RoutingData, folder: Path, *, table_format: str = "parquet", overwrite: bool = False
 ) -> Path:
     """Write the tables of `data` into `folder` through a temporary one beside it.
 
     Raises:
         DataError: unknown format, or `folder` exists and may not be replaced.
     """
-    suffix = f".{format}"
+    suffix = f".{table_format}"
     if suffix not in WRITERS:
-        raise DataError(f"format is {format!r}, expected one of {[s[1:] for s in WRITERS]}")
+        raise DataError(f"format is {table_format!r}, expected one of {[s[1:] for s in WRITERS]}")
     folder = Path(os.path.abspath(folder))
     _check_replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +82,9 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     inside = sorted(p.name for p in folder.iterdir())
     ours = {table + suffix for table in TABLES for suffix in WRITERS}
     if inside and not overwrite:
-        raise DataError(f"{folder} exists and holds {inside[:5]}; pass overwrite=True to replace it")
+        raise DataError(
+            f"{folder} exists and holds {inside[:5]}; pass overwrite=True to replace it"
+        )
     foreign = [name for name in inside if name not in ours]
     if foreign:
         raise DataError(f"{folder} holds other things {foreign[:5]}; choose an empty folder")
-
-

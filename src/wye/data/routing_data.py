@@ -70,7 +70,11 @@ class RoutingData:
         return cls._trusted(*check_tables(*tables), name=Path(path).resolve().name)
 
     def write(
-        self, directory: str | Path, *, format: str = "parquet", overwrite: bool = False
+        self,
+        directory: str | Path,
+        *,
+        format: str = "parquet",  # noqa: A002 - the word that users know from pandas
+        overwrite: bool = False,
     ) -> Path:
         """Write the three tables to `directory`, whole or not at all; returns the folder.
 
@@ -80,12 +84,12 @@ class RoutingData:
             overwrite: replace the tables that stand there.
 
         Raises:
-            DataError: unknown format, or the folder holds tables and `overwrite` is not given, or it
-                holds other things.
+            DataError: unknown format, the folder holds other things, or it holds tables and
+                `overwrite` is not given.
         """
         from wye.data.folder import write_folder
 
-        return write_folder(self, Path(directory), format=format, overwrite=overwrite)
+        return write_folder(self, Path(directory), table_format=format, overwrite=overwrite)
 
     @classmethod
     def _trusted(

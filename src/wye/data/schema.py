@@ -77,9 +77,7 @@ class Table:
 
     def place(self, position: int, column: str | None = None) -> str:
         """`file, line 3, column 'quality'` or `file, row 3, ...` (both count from 1)."""
-        where = (
-            f"row {position + 1}" if self.lines is None else f"line {int(self.lines[position])}"
-        )
+        where = f"row {position + 1}" if self.lines is None else f"line {int(self.lines[position])}"
         return f"{self.source}, {where}" + (f", column {column!r}" if column else "")
 
 
@@ -167,13 +165,11 @@ def _text(
             (isinstance(v, str) and not _encodable(v) for v in values), bool, len(values)
         )
         _refuse(table, column.name, broken, "is not valid UTF-8 text (a lone surrogate)")
-        if null_rows.any():
-            series = pd.Series(np.where(null_rows, None, values), index=series.index)
-        series = series.astype("str") if not null_rows.all() else series.astype("string")
+    series = series.astype("str")
     if not column.blank:
-        empty = (series.str.strip() == "").fillna(False).to_numpy(dtype=bool)
+        empty = (series.str.strip() == "").to_numpy(dtype=bool)
         _refuse(table, column.name, empty, "is empty, expected text")
-    return series.astype("str")
+    return series
 
 
 def _encodable(value: str) -> bool:
@@ -250,9 +246,7 @@ def _unique(table: Table, frame: pd.DataFrame, keys: list[str]) -> None:
     )
 
 
-def _known(
-    table: Table, frame: pd.DataFrame, column: str, allowed: pd.Series, other: str
-) -> None:
+def _known(table: Table, frame: pd.DataFrame, column: str, allowed: pd.Series, other: str) -> None:
     unknown = ~frame[column].isin(allowed).to_numpy()
     _refuse(
         table,

@@ -232,7 +232,9 @@ def _best_per_dataset(
     data: RoutingData, quality: Floats, datasets: tuple[DatasetSummary, ...]
 ) -> float:
     best = {
-        d.dataset: data.model_names.index(d.best_model) for d in datasets if d.best_model is not None
+        d.dataset: data.model_names.index(d.best_model)
+        for d in datasets
+        if d.best_model is not None
     }
     rows = [i for i, name in enumerate(data.datasets) if name in best]
     columns = [best[data.datasets[i]] for i in rows]

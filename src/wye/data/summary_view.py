@@ -44,7 +44,10 @@ def _figures(s: DataSummary) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for label, value in (
         ("queries", f"{s.queries:,} ({splits})"),
-        ("outcomes", f"{s.outcomes:,} of {s.queries * len(s.models):,} pairs ({_share(s.density)})"),
+        (
+            "outcomes",
+            f"{s.outcomes:,} of {s.queries * len(s.models):,} pairs ({_share(s.density)})",
+        ),
         ("cost known", _share(s.cost_known)),
         ("latency known", _share(s.latency_known)),
         ("best single model", f"{_number(s.best_single_quality)}  {best}"),

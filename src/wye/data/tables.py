@@ -110,7 +110,7 @@ def read_csv(path: Path) -> Table:
 
 
 def _parsed_numbers(texts: pd.Series) -> pd.Series:
-    """Numbers where the text is one, null where it is blank, the text itself where it is neither."""
+    """A number where the text is one, null where it is blank, otherwise the text itself."""
     import pandas as pd
 
     def parse(text: str) -> object:
@@ -157,7 +157,9 @@ def write_jsonl(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = {n: frame[n].astype(object).where(frame[n].notna(), None).tolist() for n in frame}
+    columns = {
+        str(n): frame[n].astype(object).where(frame[n].notna(), None).tolist() for n in frame
+    }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -10,7 +10,8 @@ Two layouts are read, as .json (a list), .jsonl or .csv:
 
 A folder is searched for such files, for question files with `task_name` and `query`, which give the
 task of a question, and for `default_llm.json`, which gives price and size of a model. A file with
-`train` or `test` in its name gives its questions that split; without, the hash of the question does.
+`train` or `test` in its name gives its questions that split; otherwise the hash of the question
+does.
 
 Source: github.com/ulab-uiuc/LLMRouter, data/ and llmrouter/data/api_calling_evaluation.py.
 """
@@ -192,9 +193,7 @@ def _assemble(
     if models is not None:
         present = present.merge(models, on="model", how="left")
     columns = ["query_id", "dataset", "text", "split"]
-    return from_tables(
-        queries[columns], outcomes, present, name="llmrouter", source=str(source)
-    )
+    return from_tables(queries[columns], outcomes, present, name="llmrouter", source=str(source))
 
 
 def _models(source: Path) -> pd.DataFrame | None:
