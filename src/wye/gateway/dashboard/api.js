@@ -1,0 +1,147 @@
+/** The gateway's endpoints, relative to the page, so that a path prefix of a proxy is kept. */
+
+const PATIENCE_MS = 10_000;
+const KEY = "wye-access-key";
+
+/** The gateway answered with an error, or did not answer (`status` 0). */
+export class GatewayError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The access key of a gateway that asks for one; kept for this tab alone. */
+export function setKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+async function request(path, options = {}) {
+  const headers = { ...options.headers };
+  const key = sessionStorage.getItem(KEY);
+  if (key) headers.authorization = `Bearer ${key}`;
+  try {
+    return await fetch(path, { cache: "no-store", ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (error.name === "TimeoutError") {
+      throw new GatewayError(0, `no answer within ${PATIENCE_MS / 1000} s`);
+    }
+    throw new GatewayError(0, "the connection failed");
+  }
+}
+
+/** The message of an error response: OpenAI's shape, plain text, or the status alone. */
+async function complaint(response) {
+  const text = await response.text().catch(() => "");
+  try {
+    const body = JSON.parse(text);
+    const message = body?.error?.message ?? body?.detail ?? body?.message;
+    if (typeof message === "string") return message;
+  } catch {
+    return text.slice(0, 300) || `status ${response.status}`;
+  }
+  return `status ${response.status}`;
+}
+
+async function ok(response) {
+  if (!response.ok) throw new GatewayError(response.status, await complaint(response));
+  return response;
+}
+
+async function read(path) {
+  const response = await ok(await request(path, { signal: AbortSignal.timeout(PATIENCE_MS) }));
+  try {
+    return await response.json();
+  } catch {
+    throw new GatewayError(response.status, `${path} did not answer with JSON`);
+  }
+}
+
+export const summary = () => read("api/summary");
+export const frontier = () => read("api/frontier");
+export const playground = () => read("api/playground");
+export const series = (bucket) => read(`api/series?bucket=${encodeURIComponent(bucket)}`);
+export const decision = (id) => read(`api/decisions/${encodeURIComponent(id)}`);
+
+export function decisions(limit, before = null) {
+  const query = new URLSearchParams({ limit: String(limit) });
+  if (before !== null) query.set("before", before);
+  return read(`api/decisions?${query}`);
+}
+
+/** One decision, waited for: the store writes in batches, shortly after the answer. */
+export async function decisionOnceWritten(id, attempts = 8) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await decision(id);
+    } catch (error) {
+      if (error.status !== 404 || attempt >= attempts) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 120 * attempt));
+    }
+  }
+}
+
+/** Say how good the answer of a decision was, 0 (bad) to 1 (good). */
+export async function feedback(id, score) {
+  await ok(
+    await request("v1/feedback", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ decision_id: id, quality: score }),
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    }),
+  );
+}
+
+/** The `data:` payloads of a server-sent event stream, as they arrive. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value.replaceAll("\r", "");
+    let end;
+    while ((end = rest.indexOf("\n\n")) >= 0) {
+      const lines = rest.slice(0, end).split("\n");
+      rest = rest.slice(end + 2);
+      const data = lines.filter((line) => line.startsWith("data:"));
+      if (data.length) yield data.map((line) => line.slice(5).trimStart()).join("\n");
+    }
+  }
+}
+
+/**
+ * Ask a model and hand over the answer piece by piece.
+ *
+ * `onStart({ id, target })` is called once the gateway has decided, `onPiece(text)` for each piece.
+ * Resolves when the answer is whole; rejects with GatewayError where it breaks off.
+ */
+export async function ask(model, prompt, { signal, onStart, onPiece }) {
+  const response = await ok(
+    await request("v1/chat/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ model, stream: true, messages: [{ role: "user", content: prompt }] }),
+      signal,
+    }),
+  );
+  onStart({
+    id: response.headers.get("x-wye-decision"),
+    target: response.headers.get("x-wye-target"),
+  });
+  try {
+    for await (const data of events(response.body)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new GatewayError(200, chunk.error.message ?? "the answer broke off");
+      const piece = chunk.choices?.[0]?.delta?.content;
+      if (piece) onPiece(piece);
+    }
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof GatewayError) throw error;
+    throw new GatewayError(0, "the connection broke off in the middle of the answer");
+  }
+  throw new GatewayError(200, "the answer ended without [DONE]: it may be incomplete");
+}

@@ -1,0 +1,50 @@
+/** The key figures at the top. */
+
+import { byId, setText } from "./dom.js";
+import * as format from "./format.js";
+
+function savedNote(usd) {
+  if (usd === null || usd === undefined) return "needs the prices of the targets";
+  return usd < 0
+    ? `${format.money(-usd)} more than the best model alone`
+    : `${format.money(usd)} less than the best model alone`;
+}
+
+function figures(summary) {
+  const { quality = {}, latency_ms: latency = {}, router_ms: router = {} } = summary;
+  const since = format.clock(summary.since, false);
+  const rated = format.plural(quality.n ?? 0, "rated answer");
+  return {
+    requests: [
+      format.count(summary.requests),
+      `${summary.errors ? format.plural(summary.errors, "error") : "no errors"} since ${since}`,
+    ],
+    spend: [
+      format.money(summary.spend_usd),
+      `${format.money(summary.baseline_usd)} had all gone to the best model`,
+    ],
+    saved: [format.percent(summary.saved_share), savedNote(summary.saved_usd)],
+    quality: [
+      format.quality(quality.mean),
+      quality.n ? `mean of ${rated}` : "no answer rated yet",
+    ],
+    latency: [
+      format.milliseconds(latency.p50),
+      `median; 95% under ${format.milliseconds(latency.p95)}`,
+    ],
+    router: [
+      format.milliseconds(router.p50),
+      `median to decide; 95% under ${format.milliseconds(router.p95)}`,
+    ],
+  };
+}
+
+/** Bring the key figures up to date with `/api/summary`. */
+export function showFigures(summary) {
+  for (const [name, [value, note]] of Object.entries(figures(summary))) {
+    setText(byId(`figure-${name}`), value);
+    setText(byId(`note-${name}`), note);
+  }
+  byId("figure-saved").classList.toggle("gain", summary.saved_usd > 0);
+  byId("note-requests").classList.toggle("bad", summary.errors > 0);
+}
