@@ -8,6 +8,7 @@ what to do.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at, convert and split outcome data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-screen = Console()
+# A pipe has no width of its own; tables of figures need more than the 80 columns Rich assumes.
+screen = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 messages = Console(stderr=True)
 
 DataFolder = Annotated[
@@ -56,7 +58,7 @@ def main() -> None:
     try:
         app()
     except WyeError as error:
-        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
