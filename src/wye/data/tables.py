@@ -29,7 +29,7 @@ def read_parquet(path: Path) -> Table:
     import pyarrow as pa
 
     try:
-        return Table(pd.read_parquet(path), str(path))
+        return Table(pd.read_parquet(path, page_checksum_verification=True), str(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as parquet: {error}. The file is damaged or of another format"
@@ -92,36 +92,48 @@ def read_csv(path: Path) -> Table:
     try:
         table = csv.read_csv(
             pa.BufferReader(raw),
-            read_options=csv.ReadOptions(block_size=max(len(raw), 1) + 1),
+            # One block, so that a quoted text of any length fits; one thread, so that an error
+            # names its row.
+            read_options=csv.ReadOptions(block_size=len(raw) + 2, use_threads=False),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types={name: pa.string() for name in kinds}, strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-    frame = table.to_pandas()
-    for name in frame.columns:
+        raise DataError(f"{path} cannot be read as CSV: {error} (row 1 is the header)") from error
+    columns: dict[str, pd.Series] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in columns:
+            raise DataError(f"{path}: the column {name!r} occurs more than once")
         if kinds.get(name) in ("number", "count"):
-            frame[name] = _parsed_numbers(frame[name])
-        elif name == "provider":
-            frame[name] = frame[name].astype(object).where(frame[name] != "", None)
-    return Table(pd.DataFrame(frame), str(path))
+            columns[name] = _parsed_numbers(column)
+        else:
+            columns[name] = column.to_pandas()
+        if name == "provider":
+            columns[name] = columns[name].where(columns[name] != "", None)
+    return Table(pd.DataFrame(columns), str(path))
 
 
-def _parsed_numbers(texts: pd.Series) -> pd.Series:
-    """A number where the text is one, null where it is blank, otherwise the text itself."""
+def _parsed_numbers(texts: Any) -> pd.Series:
+    """Numbers of an Arrow column of text: null where blank, the text where it is no number."""
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    def parse(text: str) -> object:
-        if not text.strip():
-            return None
-        try:
-            return float(text)
-        except ValueError:
-            return text
+    trimmed = pc.utf8_trim_whitespace(texts)
+    filled = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    try:
+        return filled.cast(pa.float64()).to_pandas()
+    except pa.ArrowInvalid:
+        return pd.Series([_number_or_text(t) for t in filled.to_pylist()], dtype=object)
 
-    return pd.Series([parse(t) for t in texts], index=texts.index, dtype=object)
+
+def _number_or_text(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def read_text(path: Path) -> str:
@@ -146,7 +158,7 @@ def read_text(path: Path) -> str:
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet (zstd)."""
-    frame.to_parquet(path, compression="zstd", index=False)
+    frame.to_parquet(path, compression="zstd", index=False, write_page_checksum=True)
 
 
 def write_jsonl(frame: pd.DataFrame, path: Path) -> None:
