@@ -4,19 +4,97 @@ NumPy and PyTorch arrays alike (array API standard). Imports no PyTorch and does
 """
 
 from wye.core.arrays import SelectionError
+from wye.core.capacity import capped, places
 from wye.core.dual_price import DualPrice
+from wye.core.estimators import gumbel_noise, gumbel_softmax, straight_through
+from wye.core.lse_merge import merge_partial, merge_partials
+from wye.core.measures import (
+    agreement,
+    divergence,
+    drift,
+    load_entropy,
+    load_variation,
+    max_violation,
+    retained_score,
+    starved_share,
+)
+from wye.core.objectives import (
+    contrastive,
+    entropy,
+    load_balance,
+    row_entropy,
+    squared_variation,
+    z_loss,
+)
 from wye.core.plan import Groups, Plan, PlanError
+from wye.core.policy_gradient import leave_one_out_advantage, leave_one_out_loss
+from wye.core.selection.assignment import assignment
+from wye.core.selection.balanced import balanced, dual_bound, dual_prices
+from wye.core.selection.expert_choice import expert_choice
+from wye.core.selection.hashed import balanced_table, hashed
+from wye.core.selection.makespan import MakespanSolution, makespan, solve_makespan
+from wye.core.selection.sample import log_probability, sample
+from wye.core.selection.sinkhorn import sinkhorn, transport
+from wye.core.selection.threshold import threshold
 from wye.core.selection.top_k import top_k
+from wye.core.selection.top_p import top_p
+from wye.core.selection.uniform import uniform
 from wye.core.selection.within_budget import BudgetSolution, solve_budget, within_budget
+from wye.core.traces import PlanTrace
+from wye.core.weights import shared, softmaxed, weigh
 
 __all__ = [
     "BudgetSolution",
     "DualPrice",
     "Groups",
+    "MakespanSolution",
     "Plan",
     "PlanError",
+    "PlanTrace",
     "SelectionError",
+    "agreement",
+    "assignment",
+    "balanced",
+    "balanced_table",
+    "capped",
+    "contrastive",
+    "divergence",
+    "drift",
+    "dual_bound",
+    "dual_prices",
+    "entropy",
+    "expert_choice",
+    "gumbel_noise",
+    "gumbel_softmax",
+    "hashed",
+    "leave_one_out_advantage",
+    "leave_one_out_loss",
+    "load_balance",
+    "load_entropy",
+    "load_variation",
+    "log_probability",
+    "makespan",
+    "max_violation",
+    "merge_partial",
+    "merge_partials",
+    "places",
+    "retained_score",
+    "row_entropy",
+    "sample",
+    "shared",
+    "sinkhorn",
+    "softmaxed",
     "solve_budget",
+    "solve_makespan",
+    "squared_variation",
+    "starved_share",
+    "straight_through",
+    "threshold",
     "top_k",
+    "top_p",
+    "transport",
+    "uniform",
+    "weigh",
     "within_budget",
+    "z_loss",
 ]

@@ -212,6 +212,30 @@ def uniform_draws(shape: Sequence[int], reference: Array, generator: Generator) 
     return like(np.clip(generator.random(tuple_shape), tiny, 1.0 - tiny), reference)
 
 
+def log_sum_exp(x: Array, *, axis: int) -> Array:
+    """log(sum(exp(x))) over `axis`, kept as a dimension of 1; -inf where all entries are -inf."""
+    xp = namespace(x)
+    peak = detach(xp.max(x, axis=axis, keepdims=True))
+    peak = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
+    total = xp.sum(xp.exp(x - peak), axis=axis, keepdims=True)
+    safe = xp.where(total > 0, total, xp.ones_like(total))
+    return xp.where(total > 0, xp.log(safe) + peak, xp.full_like(total, -float("inf")))
+
+
+def kth_largest(x: Array, k: int, *, axis: int) -> Array:
+    """The `k`-th largest entry (1 is the largest) along `axis` of a matrix, as `[S]` or `[T]`."""
+    x = detach(x)
+    n = x.shape[axis]
+    if isinstance(x, np.ndarray):
+        return np.take(np.partition(x, n - k, axis=axis), n - k, axis=axis)
+    if hasattr(x, "kthvalue"):
+        return x.kthvalue(n - k + 1, dim=axis).values
+    xp = namespace(x)
+    return xp.take(xp.sort(x, axis=axis), xp.asarray([n - k]), axis=axis)[
+        (0, slice(None)) if axis == 0 else (slice(None), 0)
+    ]
+
+
 def any_nan(x: Array) -> bool:
     """Whether `x` holds a NaN."""
     xp = namespace(x)
@@ -223,11 +247,9 @@ def _floating(x: Array) -> bool:
 
 
 def _largest_numpy(x: NDArray[Any], k: int) -> NDArray[np.int64]:
-    # Reversed columns and an ascending stable sort give "largest first, lower index first" and,
-    # unlike negation, leave NaN at the end that is taken.
     width = x.shape[1]
     if width <= _SMALL_T or k * 4 >= width:
-        return width - 1 - np.argsort(x[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
+        return _last_of_stable_sort(x, k)
     part = np.argpartition(x, width - k - 1, axis=1)[:, width - k - 1 :]
     part.sort(axis=1)
     values = gather(x, part)
@@ -237,11 +259,15 @@ def _largest_numpy(x: NDArray[Any], k: int) -> NDArray[np.int64]:
     tied = (chosen[:, k] == chosen[:, k - 1]) & (chosen[:, k] > -np.inf)
     indices = indices[:, :k]
     if tied.any():
-        rows = x[tied]
-        indices[tied] = (
-            width - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
-        )
-    return indices
+        indices[tied] = _last_of_stable_sort(x[tied], k)
+    return np.asarray(indices, dtype=np.int64)
+
+
+def _last_of_stable_sort(x: NDArray[Any], k: int) -> NDArray[np.int64]:
+    # Reversed columns and an ascending stable sort give "largest first, lower index first" and,
+    # unlike negation, leave NaN at the end that is taken.
+    order = np.argsort(x[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
+    return np.asarray(x.shape[1] - 1 - order, dtype=np.int64)
 
 
 def _largest_by_rounds(x: Array, k: int, xp: Any) -> Array:

@@ -18,9 +18,9 @@ from wye.core.arrays import Array, SelectionError
 class DualPrice:
     """A price per unit of cost that rises when spending runs ahead of the budget and falls behind.
 
-    Choose by `scores - price * cost` (`adjusted`), then report what the choice cost (`update`). With
-    m the price of one step's whole budget, m <- max(0, m + learning_rate (cost / budget - 1)) and
-    `price = m / budget`.
+    Choose by `scores - price * cost` (`adjusted`), then report what the choice cost (`update`).
+    With m the price of one step's whole budget, m <- max(0, m + learning_rate (cost / budget - 1))
+    and `price = m / budget`.
 
     Args:
         budget: what may be spent per step on average, > 0, in the unit of cost.

@@ -78,6 +78,43 @@ class Plan:
                 f"n_sources={self.n_sources} and n_targets={self.n_targets}, expected counts >= 0"
             )
 
+    @classmethod
+    def from_rows(
+        cls, target: Array, weight: Array, n_targets: int, *, keep: Array | None = None
+    ) -> Plan:
+        """A plan from choices laid out by source, which is how a recorded choice comes back.
+
+        Args:
+            target: `[S, K]` integers (int64) in [0, n_targets).
+            weight: `[S, K]`.
+            n_targets: T.
+            keep: `[S, K]` booleans; the pairs that are False are left out, which makes the length
+                of the plan depend on the data.
+
+        Raises:
+            PlanError: shapes that differ or are not `[S, K]`.
+
+        Example:
+            >>> import numpy as np
+            >>> plan = Plan.from_rows(np.array([[2, 0]]), np.array([[0.6, 0.4]]), 3)
+            >>> plan.source.tolist(), plan.target.tolist()
+            ([0, 0], [2, 0])
+        """
+        shape = tuple(target.shape)
+        if len(shape) != 2 or tuple(weight.shape) != shape:
+            raise PlanError(
+                f"target and weight have shapes {shape} and {tuple(weight.shape)}, expected one "
+                "shape [S, K] for both"
+            )
+        xp = namespace(target)
+        source = arrays.arange(shape[0], target)[:, None]
+        source = xp.reshape(xp.broadcast_to(source, shape), (-1,))
+        target, weight = xp.reshape(target, (-1,)), xp.reshape(weight, (-1,))
+        if keep is not None:
+            flat = xp.reshape(keep, (-1,))
+            source, target, weight = source[flat], target[flat], weight[flat]
+        return cls(source, target, weight, shape[0], n_targets)
+
     def __len__(self) -> int:
         return int(self.source.shape[0])
 
@@ -153,6 +190,26 @@ class Plan:
     def with_weight(self, weight: Array) -> Plan:
         """The same pairs with another weight `[N]`."""
         return Plan(self.source, self.target, weight, self.n_sources, self.n_targets)
+
+    def where(self, keep: Array) -> Plan:
+        """The pairs for which `keep` `[N]` (booleans) is True."""
+        return Plan(
+            self.source[keep],
+            self.target[keep],
+            self.weight[keep],
+            self.n_sources,
+            self.n_targets,
+        )
+
+    def host(self) -> Plan:
+        """The same plan in NumPy arrays, from any device, without gradient."""
+        return Plan(
+            arrays.to_numpy(self.source),
+            arrays.to_numpy(self.target),
+            arrays.to_numpy(self.weight),
+            self.n_sources,
+            self.n_targets,
+        )
 
 
 def _grouped(index: Array, n: int) -> Groups:

@@ -1,11 +1,11 @@
 """The last step of `within_budget`: an exact search over the sources that can still matter.
 
-At a price p every source has a best target; any other choice loses d = its reduced score's distance
-to that best, d >= 0. A plan with losses d and unspent budget u scores D(p) - sum d - p u, so a plan
-can beat the one at hand (which lies `gap` under the bound D(p)) only with sum d + p u < gap. Sources
-are taken in the order of their least loss; partial plans that cost no less and score no more than
-another are dropped (Pisinger 1995), and so are those that can reach no plan under the gap, which
-shrinks with every better plan found.
+At a price p every source has a best target; any other choice loses d >= 0, its reduced score's
+distance to that best. A plan with losses d and unspent budget u scores D(p) - sum d - p u, so a
+plan can beat the one at hand (which lies `gap` under the bound D(p)) only with sum d + p u < gap.
+Sources are taken in the order of their least loss; partial plans that cost no less and score no
+more than another are dropped (Pisinger 1995), and so are those that can reach no plan under the
+gap, which shrinks with every better plan found.
 
 Shape letters: S sources, T targets, P partial plans.
 """

@@ -8,14 +8,14 @@ Shape letters: S sources, T targets, K choices, N = S K routed pairs.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from wye.core import arrays
 from wye.core.arrays import Array, SelectionError, namespace
 from wye.core.plan import Plan
 from wye.core.selection.inputs import check_k, check_scores, masked, refuse_nan
+from wye.core.weights import Weighting, weigh_rows
 
-Weighting = Literal["score", "softmax", "share", "one"]
 Short = Literal["error", "zero", "drop"]
 
 
@@ -61,55 +61,48 @@ def top_k(
         >>> plan.target.tolist(), plan.weight.tolist()
         ([1, 2], [0.7, 0.2])
     """
-    n_sources, n_targets = check_scores(scores)
+    check_scores(scores)
+    open_scores = masked(scores, allowed)
+    ranked = open_scores if bias is None else open_scores + bias
+    return choose(ranked, open_scores, k, weight=weight, short=short, check=check)
+
+
+def choose(
+    ranked: Array,
+    scores: Array,
+    k: int,
+    *,
+    weight: Weighting = "score",
+    short: Short = "error",
+    check: bool = True,
+) -> Plan:
+    """Rank by one matrix and weigh by another: what the selections with a fixed k share.
+
+    Args:
+        ranked: `[S, T]` decides who is chosen; -inf forbids a pair.
+        scores: `[S, T]` gives the weights; -inf where `ranked` is.
+        k: choices per source, 1 to T.
+        weight: as in `top_k`.
+        short: as in `top_k`.
+        check: as in `top_k`.
+
+    Raises:
+        SelectionError: as `top_k`.
+    """
+    _, n_targets = check_scores(ranked)
     check_k(k, n_targets)
     if short not in ("error", "zero", "drop"):
         raise SelectionError(f"short={short!r}, expected 'error', 'zero' or 'drop'")
-    open_scores = masked(scores, allowed)
-    ranked = open_scores if bias is None else open_scores + bias
-    xp = namespace(scores)
+    xp = namespace(ranked)
     if check and not (arrays.is_numpy(xp) or arrays.is_torch(xp)):
         refuse_nan(ranked)
     index = arrays.largest(ranked, k, distinct=short != "error", ordered=check)
-    values = arrays.gather(open_scores, index)
+    values = arrays.gather(scores, index)
     if check:
-        _refuse(arrays.gather(arrays.detach(ranked), index), ranked, k, short)
-    weights = weigh_rows(values, weight, xp)
-    source = arrays.arange(n_sources, index)
-    flat = (n_sources * k,)
-    plan = Plan(
-        source=xp.reshape(xp.broadcast_to(source[:, None], (n_sources, k)), flat),
-        target=xp.reshape(index, flat),
-        weight=xp.reshape(weights, flat),
-        n_sources=n_sources,
-        n_targets=n_targets,
-    )
-    if short != "drop":
-        return plan
-    keep = xp.reshape(values, flat) > -float("inf")
-    return Plan(plan.source[keep], plan.target[keep], plan.weight[keep], n_sources, n_targets)
-
-
-def weigh_rows(values: Array, weight: Weighting, xp: Any) -> Array:
-    """Weights `[S, K]` of chosen scores `[S, K]`; forbidden entries (-inf) weigh 0."""
-    if weight == "one":
-        return xp.where(values > -float("inf"), xp.ones_like(values), xp.zeros_like(values))
-    shut = values == -float("inf")
-    finite = xp.where(shut, xp.zeros_like(values), values)
-    if weight == "score":
-        return finite
-    if weight == "share":
-        total = xp.sum(finite, axis=1, keepdims=True)
-        return finite / xp.where(total == 0, xp.ones_like(total), total)
-    if weight == "softmax":
-        if values.shape[0] == 0:
-            return finite
-        peak = arrays.detach(xp.max(xp.where(shut, -xp.ones_like(values) * 3e38, values), axis=1))
-        powers = xp.exp(finite - peak[:, None])
-        powers = xp.where(shut, xp.zeros_like(powers), powers)
-        total = xp.sum(powers, axis=1, keepdims=True)
-        return powers / xp.where(total == 0, xp.ones_like(total), total)
-    raise SelectionError(f"weight={weight!r}, expected 'score', 'softmax', 'share' or 'one'")
+        chosen = values if ranked is scores else arrays.gather(ranked, index)
+        _refuse(arrays.detach(chosen), ranked, k, short)
+    keep = values > -float("inf") if short == "drop" else None
+    return Plan.from_rows(index, weigh_rows(values, weight), n_targets, keep=keep)
 
 
 def _refuse(chosen: Array, ranked: Array, k: int, short: Short) -> None:

@@ -2,7 +2,8 @@
 
 The multiple-choice knapsack problem
     maximise sum_s score[s, j_s]  subject to  sum_s cost[s, j_s] <= budget.
-Its Lagrangian relaxation with a price p >= 0 splits by source, j_s(p) = argmax_t score - p cost, and
+Its Lagrangian relaxation with a price p >= 0 splits by source, j_s(p) = argmax_t score - p cost,
+and
     D(p) = sum_s max_t (score - p cost) + p budget
 bounds the optimum from above (Everett 1963; Sinha and Zoltners 1979 for the choice per source). The
 least D is found between two prices that close in on each other; a source whose choice is the same
@@ -118,7 +119,7 @@ def solve_budget(
     Raises:
         SelectionError: as `within_budget`.
     """
-    n_sources, n_targets = check_scores(scores)
+    _, n_targets = check_scores(scores)
     value, price_of = _host_problem(scores, cost, budget, allowed, leave_out)
     search = _PriceSearch(value, price_of, float(budget))
     choice, price, bound = search.run()
@@ -259,11 +260,11 @@ def _dearest_first(first: FloatArray, second: FloatArray) -> IntArray:
     if first.shape[0] == 0:
         return np.zeros(0, dtype=np.int64)
     peak = first.max(axis=1, keepdims=True)
-    return np.argmin(np.where(first == peak, second, np.inf), axis=1)
+    return np.asarray(np.argmin(np.where(first == peak, second, np.inf), axis=1), dtype=np.int64)
 
 
 def _best_at(value: FloatArray, cost: FloatArray, price: float) -> IntArray:
-    return np.argmax(value - price * cost, axis=1)
+    return np.asarray(np.argmax(value - price * cost, axis=1), dtype=np.int64)
 
 
 def _total(matrix: FloatArray, choice: IntArray) -> float:
