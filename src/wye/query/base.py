@@ -150,16 +150,24 @@ class Decision:
 
 @dataclass(frozen=True)
 class Routing:
-    """The result of `QueryRouter.route`: a plan over queries and models, and its decisions."""
+    """The result of `QueryRouter.route`: a plan over queries and models, and its decisions.
+
+    The decisions may be built when they are read; the plan is there at once.
+    """
 
     plan: Plan
-    decisions: tuple[Decision, ...]
+    decisions: Sequence[Decision]
     models: tuple[str, ...]
 
     @property
     def targets(self) -> list[str | None]:
         """The chosen model of each query, in order."""
-        return [d.target for d in self.decisions]
+        chosen: list[str | None] = [None] * self.plan.n_sources
+        for source, target in zip(
+            self.plan.source.tolist(), self.plan.target.tolist(), strict=True
+        ):
+            chosen[source] = self.models[target]
+        return chosen
 
 
 class QueryRouter(ABC):

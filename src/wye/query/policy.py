@@ -7,8 +7,11 @@ what probability it chose so, and why. It never sees the text or the true outcom
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from wye.errors import WyeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from wye.query.base import BoolArray, Estimate, FloatArray
 
 
-class PolicyError(ValueError):
+class PolicyError(WyeError):
     """A policy cannot choose from what it was given; the message says what to do."""
 
 
@@ -30,19 +33,25 @@ class Choice:
             abstains.
         score: `[Q, M]` what the policy maximised; -inf where a model was not allowed or infeasible.
         propensity: `[Q]` probability of the choice that was made; 1 for deterministic policies.
-        reasons: for each query, sentences in plain words, most important first.
+        reasons: for each query, sentences in plain words, most important first. May build them
+            when they are read.
     """
 
     plan: Plan
     score: FloatArray
     propensity: FloatArray
-    reasons: tuple[tuple[str, ...], ...]
+    reasons: Sequence[tuple[str, ...]]
 
 
 class Policy(ABC):
-    """Base of every policy. Parameters are constructor keywords stored under their own names."""
+    """Base of every policy. Parameters are constructor keywords stored under their own names.
+
+    A policy whose choices depend on earlier ones (a budget) says so with `stateful = True`: then
+    the order of the queries matters, and nobody may override its choice behind its back.
+    """
 
     name: str
+    stateful: ClassVar[bool] = False
 
     @abstractmethod
     def choose(
@@ -54,7 +63,7 @@ class Policy(ABC):
     ) -> Choice:
         """Choose for every query of `estimate` among the `allowed` `[Q, M]` models."""
 
-    def settle(self, cost: float) -> None:
+    def settle(self, cost: float) -> None:  # noqa: B027
         """Tell the policy what a chosen answer really cost (USD). Stateless policies ignore it."""
 
     def describe(self) -> str:

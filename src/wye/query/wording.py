@@ -1,0 +1,44 @@
+"""Figures in the words of a decision or a report."""
+
+from __future__ import annotations
+
+import math
+
+
+def usd(amount: float) -> str:
+    """Dollars with three significant digits and no exponent; `unknown cost` for NaN.
+
+    Example:
+        >>> usd(0.00001234)
+        '$0.0000123'
+    """
+    if math.isnan(amount):
+        return "unknown cost"
+    if not math.isfinite(amount) or amount == 0:
+        return f"${amount:.0f}"
+    digits = max(2, 2 - math.floor(math.log10(abs(amount))))
+    return f"${amount:.{min(digits, 12)}f}"
+
+
+def seconds(amount: float) -> str:
+    """Seconds with two significant digits; `unknown latency` for NaN.
+
+    Example:
+        >>> seconds(0.0123)
+        '0.012 s'
+    """
+    if math.isnan(amount):
+        return "unknown latency"
+    return f"{amount:.2g} s" if amount < 100 else f"{amount:.0f} s"
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Names in a row, the rest counted.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
