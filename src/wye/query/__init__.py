@@ -1,1 +1,82 @@
-"""The query scale: query -> model, prompt, persona or annotator."""
+"""The query scale: query -> model, prompt, persona or annotator.
+
+Names are resolved on first use, so that importing this room loads no scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wye.query.auto import AutoRouter as AutoRouter
+    from wye.query.base import Candidate as Candidate
+    from wye.query.base import Decision as Decision
+    from wye.query.base import Estimate as Estimate
+    from wye.query.base import NotFittedError as NotFittedError
+    from wye.query.base import QueryRouter as QueryRouter
+    from wye.query.base import RouterError as RouterError
+    from wye.query.base import Routing as Routing
+    from wye.query.cluster import ClusterRouter as ClusterRouter
+    from wye.query.constant import ConstantRouter as ConstantRouter
+    from wye.query.factorisation import FactorisationRouter as FactorisationRouter
+    from wye.query.knn import KNNRouter as KNNRouter
+    from wye.query.linear import LinearRouter as LinearRouter
+    from wye.query.mlp import MLPRouter as MLPRouter
+    from wye.query.persistence import load_router as load
+    from wye.query.policy import Choice as Choice
+    from wye.query.policy import Policy as Policy
+    from wye.query.policy import PolicyError as PolicyError
+    from wye.query.registry import get_router as get_router
+    from wye.query.registry import router_names as router_names
+
+_HOME = {
+    "AutoRouter": "auto",
+    "Candidate": "base",
+    "Choice": "policy",
+    "ClusterRouter": "cluster",
+    "ConstantRouter": "constant",
+    "Decision": "base",
+    "Estimate": "base",
+    "FactorisationRouter": "factorisation",
+    "KNNRouter": "knn",
+    "LinearRouter": "linear",
+    "MLPRouter": "mlp",
+    "NotFittedError": "base",
+    "Policy": "policy",
+    "PolicyError": "policy",
+    "QueryRouter": "base",
+    "RouterError": "base",
+    "Routing": "base",
+    "get_router": "registry",
+    "router_names": "registry",
+}
+
+__all__ = [
+    "AutoRouter",
+    "Candidate",
+    "Choice",
+    "ClusterRouter",
+    "ConstantRouter",
+    "Decision",
+    "Estimate",
+    "FactorisationRouter",
+    "KNNRouter",
+    "LinearRouter",
+    "MLPRouter",
+    "NotFittedError",
+    "Policy",
+    "PolicyError",
+    "QueryRouter",
+    "RouterError",
+    "Routing",
+    "get_router",
+    "load",
+    "router_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        return import_module("wye.query.persistence").load_router
+    if name in _HOME:
+        return getattr(import_module(f"wye.query.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'wye.query' has no attribute {name!r}; it has {__all__}")

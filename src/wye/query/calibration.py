@@ -1,0 +1,239 @@
+"""Calibration: predictions made out of fold are shrunk, combined, and turned into probabilities.
+
+Three steps, all learned on predictions for queries that an estimator had not seen:
+
+1. `Combination`: quality = mean_m + sum_h a_h D_hq + sum_h b_h R_hqm, with a, b >= 0 by
+   non-negative least squares (stacked regression: Breiman, Machine Learning 24, 1996). D is what
+   estimator h says of all models together on query q, R what it says of model m beside that. Where
+   the text tells nothing about which model is better, b is near zero: the router falls back to the
+   best single model by itself.
+2. `Calibrator`: one increasing map for all models, so that their order stays: Platt's logistic map
+   (Platt, 1999) or isotonic regression (Zadrozny and Elkan, 2002), both by scikit-learn.
+3. `Reliability`: predicted against observed quality, to look at.
+
+Shape letters: Q queries, M models, H estimators, B bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, RouterError
+
+METHODS = ("platt", "isotonic", "none")
+LEAST, MOST = 0.002, 0.998
+TUNING_CELLS = 100_000
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How much of each estimator counts.
+
+    Attributes:
+        means: `[M]` mean quality of each model.
+        common: `[H]` weight of what an estimator says of all models together.
+        contrast: `[H]` weight of what it says of each model beside that.
+    """
+
+    means: FloatArray
+    common: FloatArray
+    contrast: FloatArray
+
+    def used(self) -> NDArray[np.intp]:
+        """Which estimators count at all."""
+        return np.flatnonzero((self.common > 0) | (self.contrast > 0))
+
+    def combine(self, predictions: Sequence[FloatArray | None]) -> FloatArray:
+        """Predictions of the H estimators, `[Q, M]` each (None where not used), as one."""
+        result: FloatArray | None = None
+        for h, prediction in enumerate(predictions):
+            if prediction is None:
+                continue
+            common, contrast = _parts(prediction, self.means)
+            part = self.common[h] * common[:, None] + self.contrast[h] * contrast
+            result = part if result is None else result + part
+        if result is None:
+            raise RouterError("a combination needs at least one prediction")
+        return self.means + result
+
+    def uncertainty(
+        self, predictions: Sequence[FloatArray | None], stds: Sequence[FloatArray | None]
+    ) -> FloatArray:
+        """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement."""
+        used = [h for h, p in enumerate(predictions) if p is not None]
+        share = np.array([self.common[h] + self.contrast[h] for h in used])
+        total = max(float(share.sum()), 1e-9)
+        share = share / total if share.sum() > 0 else np.full(len(used), 1.0 / len(used))
+        stack = np.stack([p for p in predictions if p is not None])
+        own = np.stack([s for s in stds if s is not None])
+        middle = np.tensordot(share, stack, axes=1)
+        variance = np.tensordot(share, own**2 + (stack - middle) ** 2, axes=1)
+        return np.asarray(np.sqrt(variance), np.float64)
+
+
+def fit_combination(
+    predictions: Sequence[FloatArray], quality: FloatArray, means: FloatArray
+) -> Combination:
+    """Weights of H estimators from their out-of-fold `predictions`, `[Q, M]` each.
+
+    Args:
+        predictions: out-of-fold predictions, finite.
+        quality: `[Q, M]` outcomes, NaN where unknown.
+        means: `[M]` mean quality of each model.
+    """
+    from scipy.optimize import nnls
+
+    known = np.isfinite(quality)
+    target = (quality - means)[known]
+    columns: list[FloatArray] = []
+    for prediction in predictions:
+        common, contrast = _parts(prediction, means)
+        columns += [np.broadcast_to(common[:, None], quality.shape)[known], contrast[known]]
+    design = np.stack(columns, axis=1)
+    # Normal equations keep the problem at [2H, 2H], whatever the number of outcomes.
+    gram, moment = design.T @ design, design.T @ target
+    gram[np.diag_indices_from(gram)] += 1e-9 * max(1.0, float(np.trace(gram)))
+    lower = np.linalg.cholesky(gram)
+    weights, _ = nnls(lower.T, np.linalg.solve(lower, moment))
+    return Combination(means=means, common=weights[0::2], contrast=weights[1::2])
+
+
+def _parts(prediction: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:
+    excess = prediction - means
+    common = excess.mean(axis=1)
+    return common, excess - common[:, None]
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """An increasing map from raw to calibrated quality.
+
+    Attributes:
+        method: `platt` (knots are slope and intercept on the logit), `isotonic` (knots are
+            abscissae and ordinates) or `none`.
+        knots: `[2]`, `[2, B]` or `[0]`.
+    """
+
+    method: str
+    knots: FloatArray
+
+    def apply(self, raw: FloatArray) -> FloatArray:
+        """Calibrated quality, LEAST to MOST, of any shape."""
+        if self.method == "platt":
+            raw = _sigmoid(self.knots[0] * _logit(raw) + self.knots[1])
+        elif self.method == "isotonic":
+            raw = np.interp(raw, self.knots[0], self.knots[1])
+        return np.clip(raw, LEAST, MOST)
+
+    def slope(self, raw: FloatArray) -> FloatArray:
+        """Derivative of `apply`, by which an uncertainty stretches."""
+        step = 0.02
+        return (self.apply(raw + step) - self.apply(raw - step)) / (2 * step)
+
+
+def fit_calibrator(method: str, raw: FloatArray, quality: FloatArray, seed: int) -> Calibrator:
+    """The map that best turns `raw` into `quality`, NaN where unknown, both `[Q, M]`.
+
+    Fractional quality counts as that share of a success.
+    """
+    check_method(method)
+    known = np.isfinite(quality)
+    x, y = raw[known], quality[known]
+    if x.size > TUNING_CELLS:
+        chosen = np.random.default_rng(seed).choice(x.size, TUNING_CELLS, replace=False)
+        x, y = x[chosen], y[chosen]
+    if method == "platt" and 0.0 < y.mean() < 1.0:
+        from sklearn.linear_model import LogisticRegression
+
+        column = np.tile(_logit(x), 2)[:, None]
+        label = np.repeat([1, 0], x.size)
+        weight = np.concatenate([y, 1.0 - y])
+        keep = weight > 0
+        platt = LogisticRegression(C=1e6).fit(column[keep], label[keep], weight[keep])
+        slope = max(float(platt.coef_[0, 0]), 1e-3)
+        return Calibrator("platt", np.array([slope, float(platt.intercept_[0])]))
+    if method == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
+        fitted = IsotonicRegression(out_of_bounds="clip").fit(x, y)
+        return Calibrator("isotonic", np.stack([fitted.X_thresholds_, fitted.y_thresholds_]))
+    return Calibrator("none", np.zeros(0))
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown way of calibrating.
+
+    Raises:
+        RouterError: `method` is none of `METHODS`.
+    """
+    if method not in METHODS:
+        raise RouterError(f"calibration is {method!r}, expected one of {list(METHODS)}")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted against observed quality in at most B bins of about equal count.
+
+    Attributes:
+        predicted: `[B]` mean prediction.
+        observed: `[B]` mean outcome.
+        count: `[B]` outcomes.
+        ece: expected calibration error, sum_b count_b / n |predicted_b - observed_b| (Naeini et
+            al., AAAI 2015), over bins of equal count.
+        brier: mean squared difference of prediction and outcome (Brier, 1950).
+    """
+
+    predicted: FloatArray
+    observed: FloatArray
+    count: FloatArray
+    ece: float
+    brier: float
+
+    @classmethod
+    def of(cls, predicted: FloatArray, quality: FloatArray, bins: int = 15) -> Reliability:
+        """The curve of predictions and outcomes of the same shape, NaN where unknown."""
+        known = np.isfinite(quality)
+        x, y = predicted[known], quality[known]
+        # Equal predictions share a bin: a constant one has a single bin, whatever the order.
+        edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
+        owner = np.searchsorted(edges, x, side="right")
+        count = np.bincount(owner).astype(np.float64)
+        filled = count > 0
+        count = count[filled]
+        middle = np.bincount(owner, x)[filled] / count
+        seen = np.bincount(owner, y)[filled] / count
+        return cls(
+            predicted=middle,
+            observed=seen,
+            count=count,
+            ece=float((count * np.abs(middle - seen)).sum() / count.sum()),
+            brier=float(((x - y) ** 2).mean()),
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The curve as arrays, to be stored."""
+        return {
+            "curve": np.stack([self.predicted, self.observed, self.count]),
+            "figures": np.array([self.ece, self.brier]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reliability:
+        """What `arrays` returned."""
+        predicted, observed, count = arrays["curve"]
+        ece, brier = (float(v) for v in arrays["figures"])
+        return cls(predicted, observed, count, ece, brier)
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    p = np.clip(p, LEAST, MOST)
+    return np.asarray(np.log(p / (1.0 - p)), np.float64)
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), np.float64)

@@ -1,0 +1,298 @@
+"""`EmbeddedRouter`: what all routers that read an embedding share.
+
+Text becomes vectors, features and nearest references; one or more quality estimators learn from
+them; their out-of-fold predictions are shrunk, combined and calibrated; cost and latency are
+learned beside. A system adds `_estimators` and its own parameters.
+
+Shape letters: Q queries, M models, D embedding width, R references.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.embed import Embedder, EmbedError, get_embedder
+from wye.query.base import Estimate, FloatArray, NotFittedError, QueryRouter, RouterError
+from wye.query.calibration import (
+    Calibrator,
+    Combination,
+    Reliability,
+    check_method,
+    fit_calibrator,
+    fit_combination,
+)
+from wye.query.cost_model import CostModel, fit_cost_model
+from wye.query.estimator import QualityEstimator, folds, mean_std, model_means
+from wye.query.features import FEATURES, text_features
+from wye.query.inputs import QueryInputs, nearest
+
+if TYPE_CHECKING:
+    from wye.data import RoutingData
+
+NEIGHBOURS = 256
+FOLDS = 5
+
+
+class EmbeddedRouter(QueryRouter):
+    """Base of the routers that estimate quality from an embedding of the text.
+
+    Args:
+        embedder: a spec of `wye.embed.get_embedder`, or an `Embedder`.
+        calibration: `platt`, `isotonic` or `none`.
+        max_references: training queries kept for neighbours and novelty, drawn at random beyond.
+        seed: of every random choice.
+
+    Attributes:
+        models_: names of the models.
+        reliability_: calibration curve of predictions on queries not seen in training.
+        combination_: how much of each estimator counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedder: str | Embedder = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        self.embedder = embedder
+        self.calibration = calibration
+        self.max_references = max_references
+        self.seed = seed
+
+    @abstractmethod
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        """Fresh estimators by name; more than one are stacked."""
+
+    def fit(self, data: RoutingData) -> Self:
+        """Learn from outcomes. Missing outcomes are unknown, never wrong.
+
+        Raises:
+            RouterError: a parameter is wrong, or `data` has no known outcome.
+        """
+        self._check_parameters()
+        known = np.isfinite(data.quality)
+        if not known.any():
+            raise RouterError(
+                f"{data.name} has no known outcome ({len(data.texts)} queries, "
+                f"{len(data.model_names)} models); a router learns from at least one"
+            )
+        answered: NDArray[np.bool_] = known.sum(axis=1) > 0
+        if not answered.all():
+            data = data.where(answered)
+        quality = data.quality
+        self.embedder_ = self._fresh_embedder(data.texts)
+        inputs = self._training_inputs(data.texts)
+        self.models_ = data.model_names
+        self.mean_std_ = mean_std(quality, model_means(quality))
+        self._learn_quality(inputs, quality)
+        self.cost_model_ = fit_cost_model(data, _cost_design(inputs))
+        return self
+
+    def estimate(self, texts: Sequence[str]) -> Estimate:
+        """Expected quality, cost and latency of every model on every text.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: `texts` is not a sequence of strings.
+        """
+        started = time.perf_counter()
+        if not hasattr(self, "cost_model_"):
+            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        spent = self.embedder_.spent_usd
+        inputs = self._inputs(texts)
+        quality, std = self._predict(inputs)
+        cost, latency = self.cost_model_.predict(texts, _cost_design(inputs))
+        n = max(1, len(inputs))
+        return Estimate(
+            models=self.models_,
+            quality=quality,
+            quality_std=std,
+            cost=cost,
+            latency=latency,
+            novelty=self._novelty(inputs),
+            router_cost=(self.embedder_.spent_usd - spent) / n,
+            router_seconds=(time.perf_counter() - started) / n,
+        )
+
+    # Learning.
+
+    def _check_parameters(self) -> None:
+        check_method(self.calibration)
+        if self.max_references < 1:
+            raise RouterError(f"max_references is {self.max_references}, expected 1 or more")
+
+    def _fresh_embedder(self, texts: Sequence[str]) -> Embedder:
+        """The embedder, adapted to the training texts; one given by spec is the router's own."""
+        return get_embedder(self.embedder).fit(texts)
+
+    def _training_inputs(self, texts: Sequence[str]) -> QueryInputs:
+        vectors = self.embedder_.embed(texts)
+        raw = text_features(texts)
+        self.feature_mean_ = raw.mean(axis=0)
+        # A feature that almost never varies would explode on the first query that has it.
+        self.feature_std_ = np.maximum(raw.std(axis=0), 0.05)
+        generator = np.random.default_rng(self.seed)
+        rows = np.sort(generator.permutation(len(texts))[: self.max_references])
+        self.references_ = np.ascontiguousarray(vectors[rows])
+        reference = np.full(len(texts), -1, np.intp)
+        reference[rows] = np.arange(rows.size)
+        found = nearest(vectors, self.references_, NEIGHBOURS, exclude=reference)
+        if found.similarity.shape[1]:
+            self.familiarity_ = np.sort(found.similarity[:, 0])
+        else:
+            self.familiarity_ = np.zeros(0, np.float32)
+        return QueryInputs(
+            vectors=vectors,
+            features=(raw - self.feature_mean_) / self.feature_std_,
+            neighbours=found,
+            reference=reference,
+            n_references=rows.size,
+        )
+
+    def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
+        held_out = self._out_of_fold(inputs, quality)
+        means = model_means(quality)
+        self.combination_ = fit_combination(held_out, quality, means)
+        raw = self.combination_.combine(held_out)
+        self.calibrator_ = fit_calibrator(self.calibration, raw, quality, self.seed)
+        self.reliability_ = Reliability.of(self.calibrator_.apply(raw), quality)
+        self.estimators_ = self._estimators()
+        used = set(self.combination_.used().tolist()) or {0}
+        for h, estimator in enumerate(self.estimators_.values()):
+            if h in used:
+                estimator.fit(inputs, quality)
+        self.used_ = sorted(used)
+
+    def _out_of_fold(self, inputs: QueryInputs, quality: FloatArray) -> list[FloatArray]:
+        """`[Q, M]` per estimator: predictions by estimators that had not seen the query."""
+        means = model_means(quality)
+        estimators = self._estimators()
+        held_out = [np.broadcast_to(means, quality.shape).copy() for _ in estimators]
+        if len(inputs) < 2:
+            return held_out
+        for part in folds(len(inputs), FOLDS, self.seed):
+            rest = np.setdiff1d(np.arange(len(inputs)), part)
+            seen, unseen = inputs.rows(rest), inputs.rows(part)
+            for h, estimator in enumerate(self._estimators().values()):
+                held_out[h][part] = estimator.fit(seen, quality[rest]).predict(unseen)[0]
+        return held_out
+
+    # Estimating.
+
+    def _inputs(self, texts: Sequence[str]) -> QueryInputs:
+        try:
+            vectors = self.embedder_.embed(texts)
+        except EmbedError as error:
+            raise RouterError(str(error)) from error
+        features = (text_features(texts) - self.feature_mean_) / self.feature_std_
+        return QueryInputs(
+            vectors=vectors,
+            features=features,
+            neighbours=nearest(vectors, self.references_, NEIGHBOURS),
+            reference=np.full(len(texts), -1, np.intp),
+            n_references=self.references_.shape[0],
+        )
+
+    def _predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        means: list[FloatArray | None] = [None] * len(self.estimators_)
+        stds: list[FloatArray | None] = [None] * len(self.estimators_)
+        for h, estimator in enumerate(self.estimators_.values()):
+            if h in self.used_:
+                means[h], stds[h] = estimator.predict(inputs)
+        raw = self.combination_.combine(means)
+        std = self.combination_.uncertainty(means, stds) * self.calibrator_.slope(raw)
+        return self.calibrator_.apply(raw), np.maximum(std, self.mean_std_)
+
+    def _novelty(self, inputs: QueryInputs) -> FloatArray:
+        if not self.familiarity_.size:
+            return np.ones(len(inputs))
+        closest = inputs.neighbours.similarity[:, 0]
+        nearer = self.familiarity_.size - np.searchsorted(
+            self.familiarity_, closest + np.float32(1e-6), side="left"
+        )
+        return np.asarray(nearer / self.familiarity_.size, np.float64)
+
+    # Storing.
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned: arrays and JSON-serialisable values."""
+        if not hasattr(self, "cost_model_"):
+            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        parts: dict[str, Mapping[str, NDArray[Any]]] = {
+            "embedder": self.embedder_.get_state(),
+            "cost_model": self.cost_model_.arrays(),
+            "reliability": self.reliability_.arrays(),
+            "combination": {
+                "means": self.combination_.means,
+                "common": self.combination_.common,
+                "contrast": self.combination_.contrast,
+            },
+            "calibrator": {"knots": self.calibrator_.knots},
+            "inputs": {
+                "feature_mean": self.feature_mean_,
+                "feature_std": self.feature_std_,
+                "references": self.references_,
+                "familiarity": self.familiarity_,
+                "mean_std": self.mean_std_,
+            },
+        }
+        names = list(self.estimators_)
+        for h in self.used_:
+            parts[f"estimator.{names[h]}"] = self.estimators_[names[h]].get_state()
+        arrays = {f"{part}/{k}": v for part, held in parts.items() for k, v in held.items()}
+        values = {
+            "embedder": self.embedder_.name,
+            "calibrator": self.calibrator_.method,
+            "estimators": [names[h] for h in self.used_],
+            "features": list(FEATURES),
+        }
+        return arrays, values
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RouterError: the router was learned with another embedder or other text features.
+        """
+        if list(values["features"]) != list(FEATURES):
+            raise RouterError(
+                "the router was learned with other text features than this version of wye reads; "
+                "train it again"
+            )
+        self.embedder_ = get_embedder(self.embedder)
+        self.embedder_.set_state(_part(arrays, "embedder"))
+        if self.embedder_.name != values["embedder"]:
+            raise RouterError(
+                f"the router was learned on the vectors of {values['embedder']!r}, but here "
+                f"{self.embedder!r} is {self.embedder_.name!r}; install that version or train again"
+            )
+        own = _part(arrays, "inputs")
+        self.feature_mean_, self.feature_std_ = own["feature_mean"], own["feature_std"]
+        self.references_, self.familiarity_ = own["references"], own["familiarity"]
+        self.mean_std_ = own["mean_std"]
+        self.combination_ = Combination(**_part(arrays, "combination"))
+        knots = _part(arrays, "calibrator")["knots"]
+        self.calibrator_ = Calibrator(values["calibrator"], knots)
+        self.reliability_ = Reliability.from_arrays(_part(arrays, "reliability"))
+        self.estimators_ = self._estimators()
+        names = list(self.estimators_)
+        self.used_ = [names.index(n) for n in values["estimators"]]
+        for name in values["estimators"]:
+            self.estimators_[name].set_state(_part(arrays, f"estimator.{name}"))
+        self.cost_model_ = CostModel.from_arrays(_part(arrays, "cost_model"))
+
+
+def _cost_design(inputs: QueryInputs) -> NDArray[np.float32]:
+    return np.concatenate([inputs.vectors, np.clip(inputs.features, -4.0, 4.0)], axis=1)
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    return {k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == part}

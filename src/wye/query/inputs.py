@@ -1,0 +1,92 @@
+"""What a quality estimator reads of a batch of queries: vectors, features, nearest references.
+
+Shape letters: Q queries, D embedding width, F features, R references, K neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELLS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest references of Q queries, nearest first.
+
+    Attributes:
+        index: `[Q, K]` row among the references.
+        similarity: `[Q, K]` cosine similarity, -1 to 1.
+    """
+
+    index: NDArray[np.intp]
+    similarity: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class QueryInputs:
+    """Q queries as an estimator sees them.
+
+    Attributes:
+        vectors: `[Q, D]` unit vectors of the embedder.
+        features: `[Q, F]` text features, standardised on the training queries.
+        neighbours: nearest references, a training query itself left out.
+        reference: `[Q]` which reference a training query is, -1 for none.
+        n_references: R.
+    """
+
+    vectors: NDArray[np.float32]
+    features: NDArray[np.float32]
+    neighbours: Neighbours
+    reference: NDArray[np.intp]
+    n_references: int
+
+    def __len__(self) -> int:
+        return int(self.vectors.shape[0])
+
+    def rows(self, rows: NDArray[np.intp]) -> QueryInputs:
+        """Some of the queries; the references stay whole."""
+        return QueryInputs(
+            vectors=self.vectors[rows],
+            features=self.features[rows],
+            neighbours=Neighbours(self.neighbours.index[rows], self.neighbours.similarity[rows]),
+            reference=self.reference[rows],
+            n_references=self.n_references,
+        )
+
+
+def nearest(
+    vectors: NDArray[np.float32],
+    references: NDArray[np.float32],
+    k: int,
+    exclude: NDArray[np.intp] | None = None,
+) -> Neighbours:
+    """The `k` nearest references of each vector, or all where there are fewer.
+
+    Args:
+        vectors: `[Q, D]` unit vectors.
+        references: `[R, D]` unit vectors.
+        k: how many.
+        exclude: `[Q]` a reference that does not count for the query, -1 for none. Where given, one
+            neighbour fewer than R can be found.
+    """
+    n_references = references.shape[0]
+    k = min(k, n_references - (exclude is not None))
+    index = np.empty((len(vectors), k), np.intp)
+    similarity = np.empty((len(vectors), k), np.float32)
+    step = max(1, CELLS_AT_ONCE // max(1, n_references))
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        close = vectors[part] @ references.T
+        if exclude is not None:
+            rows = np.flatnonzero(exclude[part] >= 0)
+            close[rows, exclude[part][rows]] = -2.0
+        best = np.argpartition(close, n_references - k, axis=1)[:, n_references - k :]
+        found = np.take_along_axis(close, best, axis=1)
+        order = np.lexsort((best, -found), axis=1)
+        index[part] = np.take_along_axis(best, order, axis=1)
+        similarity[part] = np.take_along_axis(found, order, axis=1)
+    return Neighbours(index, similarity)

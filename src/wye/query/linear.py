@@ -1,0 +1,128 @@
+"""Linear: ridge regression of quality on the embedding and cheap text features.
+
+Routes a query to a model, before an answer exists, on its embedding and text features. Source:
+ridge and logistic routers as in RouterBench, arXiv 2403.12031.
+
+    quality[q, m] = mean_m + c(x_q) + d_m(x_q)
+
+c, how hard the query is for all models, and d, what sets the models apart, are regressed apart,
+each with its own penalty by leave-one-out error: differences are far fainter than difficulty, and
+one penalty for both would overfit them.
+
+Shape letters: Q queries, M models, D columns of the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray
+from wye.query.embedded import EmbeddedRouter
+from wye.query.estimator import QualityEstimator, common_part, mean_std, model_means
+from wye.query.inputs import QueryInputs
+from wye.query.ridge import Ridge, fit_ridge
+
+# Standardised features against unit vectors: together they weigh about as much as the embedding.
+FEATURE_SCALE = 0.15
+
+
+def design_matrix(inputs: QueryInputs) -> NDArray[np.float32]:
+    """`[Q, D + F]` the embedding and the scaled text features side by side."""
+    scaled = np.clip(inputs.features, -4.0, 4.0) * np.float32(FEATURE_SCALE)
+    return np.concatenate([inputs.vectors, scaled], axis=1)
+
+
+class LinearEstimator(QualityEstimator):
+    """Two ridge regressions: difficulty of the query, and differences between the models."""
+
+    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Fit both regressions, penalties by leave-one-out."""
+        return self.fit_design(design_matrix(inputs), quality)
+
+    def fit_design(self, design: NDArray[np.float32], quality: FloatArray) -> Self:
+        """Fit both regressions on a given design `[Q, D]`."""
+        means = model_means(quality)
+        common = common_part(quality, means)
+        difficulty = fit_ridge(design, common[:, None])
+        contrast = fit_ridge(design, quality - means - common[:, None])
+        self.coef_ = (difficulty.coef + contrast.coef).astype(np.float32)
+        self.intercept_ = means + difficulty.intercept + contrast.intercept
+        self.root_ = _roots(difficulty, contrast)
+        self.center_ = contrast.center.astype(np.float32)
+        self.noise_ = np.stack(
+            [np.broadcast_to(difficulty.noise, means.shape), _rarity(contrast) * contrast.noise]
+        )
+        self.mean_std_ = mean_std(quality, means)
+        self.penalties_ = np.array([difficulty.penalty, contrast.penalty])
+        return self
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        return self.predict_design(design_matrix(inputs))
+
+    def predict_design(self, design: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """The same on a given design `[Q, D]`."""
+        mean = design @ self.coef_ + self.intercept_
+        width = design.shape[1]
+        reach = ((design - self.center_) @ self.root_) ** 2
+        # [Q, 2] leverage of difficulty and of contrast.
+        leverage = np.stack([reach[:, :width].sum(axis=1), reach[:, width:].sum(axis=1)], axis=1)
+        variance = leverage.astype(np.float64) @ self.noise_**2
+        return mean, np.sqrt(variance + self.mean_std_**2)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Coefficients and what the uncertainty needs."""
+        return {
+            "coef": self.coef_,
+            "intercept": self.intercept_,
+            "root": self.root_,
+            "center": self.center_,
+            "noise": self.noise_,
+            "mean_std": self.mean_std_,
+            "penalties": self.penalties_,
+        }
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
+        self.root_, self.center_ = arrays["root"], arrays["center"]
+        self.noise_, self.mean_std_ = arrays["noise"], arrays["mean_std"]
+        self.penalties_ = arrays["penalties"]
+
+
+def _roots(difficulty: Ridge, contrast: Ridge) -> NDArray[np.float32]:
+    return np.concatenate([difficulty.root, contrast.root], axis=1).astype(np.float32)
+
+
+def _rarity(ridge: Ridge) -> FloatArray:
+    """How much wider the uncertainty of an output is for being known on fewer rows, `[M]`."""
+    return np.asarray(np.sqrt(ridge.counts.max() / np.maximum(ridge.counts, 1.0)), np.float64)
+
+
+class LinearRouter(EmbeddedRouter):
+    """Ridge regression on the embedding and text features.
+
+    Args:
+        embedder, calibration, max_references, seed: see `EmbeddedRouter`.
+    """
+
+    name = "linear"
+
+    def __init__(
+        self,
+        *,
+        embedder: Any = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
+        )
+
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        return {"linear": LinearEstimator()}
