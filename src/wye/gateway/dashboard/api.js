@@ -1,7 +1,6 @@
 /** The gateway's endpoints, relative to the page, so that a path prefix of a proxy is kept. */
 
 const PATIENCE_MS = 10_000;
-const KEY = "wye-access-key";
 
 /** The gateway answered with an error, or did not answer (`status` 0). */
 export class GatewayError extends Error {
@@ -11,17 +10,9 @@ export class GatewayError extends Error {
   }
 }
 
-/** The access key of a gateway that asks for one; kept for this tab alone. */
-export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
-}
-
 async function request(path, options = {}) {
-  const headers = { ...options.headers };
-  const key = sessionStorage.getItem(KEY);
-  if (key) headers.authorization = `Bearer ${key}`;
   try {
-    return await fetch(path, { cache: "no-store", ...options, headers });
+    return await fetch(path, { cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     if (error.name === "TimeoutError") {
@@ -88,7 +79,7 @@ export async function feedback(id, score) {
     await request("v1/feedback", {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ decision_id: id, quality: score }),
+      body: JSON.stringify({ decision: id, quality: score }),
       signal: AbortSignal.timeout(PATIENCE_MS),
     }),
   );

@@ -39,6 +39,7 @@ function showSummary(summary) {
   show(byId("traffic"), !fresh);
   showFigures(summary);
   showStore(summary.store);
+  setText(byId("baseline-name"), summary.baseline ?? "the best model");
   showTargets(byId("targets"), summary.targets ?? []);
   show(byId("targets-empty"), !(summary.targets ?? []).length);
   showModels(summary);
@@ -84,7 +85,6 @@ function showLive() {
   failures = 0;
   lastGood = new Date();
   show(byId("gone"), false);
-  show(byId("locked"), false);
   document.body.classList.remove("stale");
   byId("status").dataset.state = "live";
   setText(byId("status"), "Live");
@@ -92,11 +92,9 @@ function showLive() {
 }
 
 function showGone(error) {
-  const locked = error.status === 401 || error.status === 403;
   failures += 1;
   byId("status").dataset.state = "gone";
-  setText(byId("status"),
-    locked ? "Locked" : error.status ? "Gateway in trouble" : "Gateway gone");
+  setText(byId("status"), error.status ? "Gateway in trouble" : "Gateway gone");
   document.body.classList.add("stale");
   setText(byId("gone-title"), error.status
     ? `The gateway answers with an error (status ${error.status})`
@@ -106,8 +104,7 @@ function showGone(error) {
     ? `It says: ${error.message} `
     : "Start it again with `wye up` or `wye serve`. ";
   setText(byId("gone-text"), `${seen}${hint}This page tries again by itself.`);
-  show(byId("gone"), !locked);
-  show(byId("locked"), locked);
+  show(byId("gone"), true);
 }
 
 async function refresh() {
@@ -157,11 +154,6 @@ function start() {
   startDecisions();
   startDetail();
   byId("retry").addEventListener("click", refresh);
-  byId("locked").addEventListener("submit", (event) => {
-    event.preventDefault();
-    api.setKey(byId("key").value.trim());
-    refresh();
-  });
   for (const input of document.querySelectorAll("input[name=bucket]")) {
     input.addEventListener("change", refresh);
   }

@@ -32,13 +32,15 @@ function interval(candidate) {
   return `${format.quality(candidate.quality)} ± ${format.quality(candidate.quality_std * Z90)}`;
 }
 
-function candidateRow(candidate, chosen) {
+function candidateRow(candidate, decision) {
+  const chosen = decision.target;
+  const barred = decision.excluded?.[candidate.target] ?? "not allowed";
   const known = Number.isFinite(candidate.quality);
   const classes = [candidate.target === chosen ? "chosen" : "", candidate.allowed ? "" : "barred"];
   return el("tr", { class: classes.join(" ").trim() || null },
     el("th", { scope: "row" }, badge(candidate.target),
       candidate.target === chosen ? el("small", {}, "chosen") : null,
-      candidate.allowed ? null : el("small", {}, "not allowed")),
+      candidate.allowed ? null : el("small", {}, `left out: ${barred}`)),
     el("td", { class: "expected" }, el("span", {}, interval(candidate)),
       known ? whisker(candidate) : null),
     el("td", { class: "number" }, format.money(candidate.cost_usd)),
@@ -53,10 +55,10 @@ function candidates(decision) {
     el("table", { class: "candidates" },
       el("thead", {}, el("tr", {}, head.map((name, k) =>
         el("th", { scope: "col", class: k > 1 ? "number" : null }, name)))),
-      el("tbody", {}, (decision.candidates ?? []).map((c) => candidateRow(c, decision.target))),
+      el("tbody", {}, (decision.candidates ?? []).map((c) => candidateRow(c, decision))),
     ),
-    el("p", { class: "note" },
-      "Expected quality with a 90% interval. The policy takes the highest score among those allowed."),
+    el("p", { class: "note" }, "Expected quality with a 90% interval; the score is what the policy " +
+      "maximises."),
   );
 }
 
@@ -77,15 +79,38 @@ export function reasonList(reasons) {
   return el("ul", { class: "reasons" }, (reasons ?? []).map((reason) => el("li", {}, reason)));
 }
 
+function tokens(outcome) {
+  if (!outcome || outcome.output_tokens === null) return format.DASH;
+  const about = outcome.tokens_estimated ? "about " : "";
+  return `${about}${format.count(outcome.input_tokens)} in, ${format.count(outcome.output_tokens)} out`;
+}
+
+/** What went wrong on the way: targets asked in vain, and the error of the request itself. */
+function trouble(decision) {
+  const { attempts = [], error = null } = decision.outcome ?? {};
+  const lines = attempts.map((a) => `${a.target} was asked in vain: ${a.error}`);
+  if (error && !lines.some((line) => line.endsWith(error))) lines.push(error);
+  return lines.length ? section("What went wrong", reasonList(lines)) : null;
+}
+
+function went(decision) {
+  const served = decision.outcome?.target ?? decision.target;
+  const line = el("p", { class: "went" }, "Went to ", badge(served));
+  if (served !== decision.target) line.append("instead of ", badge(decision.target));
+  return line;
+}
+
 function facts(decision) {
   return el("dl", { class: "facts" },
     fact("Policy", decision.policy ?? format.DASH),
     fact("Router", decision.router ?? format.DASH),
     fact("Propensity", format.decimal(decision.propensity)),
-    fact("Cost", format.money(decision.cost_usd)),
-    fact("Latency", format.milliseconds(decision.latency_ms)),
-    fact("Quality", format.quality(decision.quality)),
-    fact("Status", String(decision.status ?? format.DASH)),
+    fact("Deciding took", format.seconds(decision.router_seconds)),
+    fact("Cost", format.money(decision.outcome?.cost_usd)),
+    fact("Latency", format.seconds(decision.outcome?.latency_s)),
+    fact("Tokens", tokens(decision.outcome)),
+    fact("Quality", format.quality(decision.feedback?.at(-1)?.quality)),
+    fact("Status", decision.outcome?.status ?? "pending"),
     fact("Time", format.clock(decision.time)),
   );
 }
@@ -93,12 +118,14 @@ function facts(decision) {
 function body(decision) {
   return [
     decision.text ? el("blockquote", {}, decision.text) : null,
-    el("p", { class: "went" }, "Went to ", badge(decision.target)),
+    went(decision),
     facts(decision),
     section("Why", reasonList(decision.reasons)),
+    trouble(decision),
     section("Candidates", candidates(decision)),
     section("What the router read", features(decision)),
-    decision.words ? section("In words", el("p", { class: "words" }, decision.words)) : null,
+    el("details", {}, el("summary", {}, "In words"),
+      (decision.explanation ?? []).map((sentence) => el("p", { class: "words" }, sentence))),
     el("details", {}, el("summary", {}, "As JSON"),
       el("pre", { tabindex: 0 }, JSON.stringify(decision, null, 2))),
   ].filter(Boolean);

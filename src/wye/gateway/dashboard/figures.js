@@ -3,15 +3,16 @@
 import { byId, setText } from "./dom.js";
 import * as format from "./format.js";
 
-function savedNote(usd) {
+function savedNote(usd, best) {
   if (usd === null || usd === undefined) return "needs the prices of the targets";
   return usd < 0
-    ? `${format.money(-usd)} more than the best model alone`
-    : `${format.money(usd)} less than the best model alone`;
+    ? `${format.money(-usd)} more than all to ${best}`
+    : `${format.money(usd)} less than all to ${best}`;
 }
 
 function figures(summary) {
   const { quality = {}, latency_ms: latency = {}, router_ms: router = {} } = summary;
+  const best = summary.baseline ?? "the best model";
   const since = format.clock(summary.since, false);
   const rated = format.plural(quality.n ?? 0, "rated answer");
   return {
@@ -21,9 +22,9 @@ function figures(summary) {
     ],
     spend: [
       format.money(summary.spend_usd),
-      `${format.money(summary.baseline_usd)} had all gone to the best model`,
+      `${format.money(summary.baseline_usd)} had all gone to ${best}`,
     ],
-    saved: [format.percent(summary.saved_share), savedNote(summary.saved_usd)],
+    saved: [format.percent(summary.saved_share), savedNote(summary.saved_usd, best)],
     quality: [
       format.quality(quality.mean),
       quality.n ? `mean of ${rated}` : "no answer rated yet",

@@ -105,9 +105,9 @@ function rating(id) {
 
 function explanation(id, decision) {
   const figures = [
-    format.money(decision.cost_usd),
-    format.milliseconds(decision.latency_ms),
-    decision.policy ? `policy ${decision.policy}` : null,
+    format.money(decision.outcome?.cost_usd),
+    format.seconds(decision.outcome?.latency_s),
+    decision.policy ? `policy ${decision.policy_name}` : null,
   ];
   return [
     reasonList(decision.reasons),
@@ -120,7 +120,7 @@ async function explain(view, id) {
   if (!id) return;
   try {
     const decision = await api.decisionOnceWritten(id);
-    view.head.replaceChildren("Answered by ", badge(decision.target));
+    view.head.replaceChildren("Answered by ", badge(decision.outcome?.target ?? decision.target));
     view.why.replaceChildren(...explanation(id, decision));
   } catch (error) {
     view.why.replaceChildren(el("p", { class: "problem" },

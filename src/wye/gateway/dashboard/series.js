@@ -55,8 +55,8 @@ function sentence(bucket) {
   const saved = bucket.baseline - bucket.spend;
   return (
     `${format.clock(new Date(bucket.start), false)}: ${format.plural(bucket.requests, "request")}, ` +
-    `${format.money(bucket.spend)} spent so far, ${format.money(bucket.baseline)} if all had gone ` +
-    `to the best model (${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"})`
+    `${format.money(bucket.spend)} spent so far instead of ` +
+    `${format.money(bucket.baseline)} (${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"})`
   );
 }
 

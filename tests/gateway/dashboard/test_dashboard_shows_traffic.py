@@ -1,0 +1,177 @@
+"""What a person reads on the dashboard is what the gateway did."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.browser
+
+SMALL_USD = (20 * 0.1 + 10 * 0.4) / 1e6
+LARGE_USD = (20 * 2.0 + 10 * 8.0) / 1e6
+
+
+def figure(page: Any, name: str) -> str:
+    tile = page.get_by_label("Key figures").locator("dl > div", has_text=name)
+    return str(tile.locator("dd").first.inner_text())
+
+
+def note(page: Any, name: str) -> str:
+    tile = page.get_by_label("Key figures").locator("dl > div", has_text=name)
+    return str(tile.locator("dd").nth(1).inner_text())
+
+
+def dollars(text: str) -> float:
+    found = re.search(r"\$([\d.,]+)", text)
+    assert found, f"no amount in {text!r}"
+    return float(found[1].replace(",", ""))
+
+
+def test_a_newcomer_is_told_what_to_do_and_it_works(start_gateway, look, settled) -> None:
+    server = start_gateway()
+    page = look(server)
+    assert page.get_by_role("heading", name="Ready: no request yet").is_visible()
+    code = page.locator("figure", has_text="openai client").locator("code").first.inner_text()
+    assert f"{server.url}/v1" in code
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "capital of Mongolia" in run.stdout
+    settled(server.url, 1)
+    page.get_by_label("Key figures").wait_for()
+    assert figure(page, "Requests") == "1"
+    assert page.get_by_role("heading", name="Ready: no request yet").is_hidden()
+    server.stop()
+
+
+def test_the_curl_snippet_is_the_request_the_gateway_takes(start_gateway, look, settled) -> None:
+    server = start_gateway()
+    page = look(server)
+    code = page.locator("figure", has_text="curl").locator("code").first.inner_text()
+    url = code.split()[1]
+    body = json.loads(re.search(r"-d '(.*)'", code, re.DOTALL)[1])
+    assert httpx.post(url, json=body).status_code == 200
+    settled(server.url, 1)
+    server.stop()
+
+
+def test_copy_puts_the_snippet_on_the_clipboard(start_gateway, look) -> None:
+    server = start_gateway()
+    page = look(server, permissions=["clipboard-read", "clipboard-write"])
+    snippet = page.locator("#start figure", has_text="curl")
+    snippet.get_by_role("button", name="Copy").click()
+    snippet.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == snippet.locator("code").inner_text()
+    server.stop()
+
+
+def test_key_figures_are_those_of_the_requests(busy, look) -> None:
+    page = look(busy)
+    page.get_by_label("Key figures").wait_for()
+    # 18 routed prompts, a third of them by "best" (large), and two hostile ones, one of them large
+    large, small = 7, 13
+    spent = large * LARGE_USD + small * SMALL_USD
+    baseline = 20 * LARGE_USD
+    assert figure(page, "Requests") == "20"
+    assert dollars(figure(page, "Spend")) == pytest.approx(spent, rel=0.01)
+    assert dollars(note(page, "Spend")) == pytest.approx(baseline, rel=0.01)
+    assert dollars(note(page, "Saved")) == pytest.approx(baseline - spent, rel=0.01)
+    shown = float(figure(page, "Saved").rstrip("%"))
+    assert shown == pytest.approx(100 * (1 - spent / baseline), abs=0.06)
+    judged = [k % 4 // 2 for k in range(18) if k % 2]
+    assert figure(page, "Quality") == f"{sum(judged) / len(judged):.2f}"
+    assert note(page, "Quality") == f"mean of {len(judged)} rated answers"
+    for name in ("Latency", "Routing"):
+        assert re.fullmatch(r"[\d.]+ (ms|s)", figure(page, name))
+
+
+def test_each_target_has_its_share(busy, look) -> None:
+    page = look(busy)
+    table = page.get_by_role("region", name="Targets")
+    table.get_by_role("row", name="small").get_by_text("65% · 13").wait_for()
+    large = table.get_by_role("row", name="large")
+    assert large.get_by_text("35% · 7").is_visible()
+    assert "the large one" in large.inner_text()
+    widths = page.locator("#targets .fill").evaluate_all(
+        "bars => bars.map(b => b.getBoundingClientRect().width"
+        " / b.ownerSVGElement.getBoundingClientRect().width)"
+    )
+    assert widths == pytest.approx([0.65, 0.35], abs=0.01)
+
+
+def test_decisions_come_newest_first_and_older_ones_on_request(busy, look) -> None:
+    page = look(busy)
+    rows = page.locator("#decisions tr")
+    rows.first.wait_for()
+    before = rows.count()
+    assert before < 20
+    assert "again" in rows.first.inner_text()
+    page.get_by_role("button", name="Show older").click()
+    page.get_by_text("How much is 0 and 0?", exact=True).wait_for()
+    assert rows.count() == 20
+    time.sleep(3.5)
+    assert rows.count() == 20, "a refresh must not drop the older rows"
+
+
+def test_a_decision_opens_with_all_candidates_and_reasons(busy, look) -> None:
+    page = look(busy)
+    page.get_by_role("link", name="How much is 16 and 16?").click()
+    panel = page.get_by_role("dialog", name="Decision")
+    panel.get_by_role("heading", name="Candidates").wait_for()
+    decision_id = page.url.rsplit("/", 1)[-1]
+    truth = httpx.get(f"{busy.url}/api/decisions/{decision_id}").json()
+    rows = panel.locator("table.candidates tbody tr")
+    assert rows.count() == len(truth["candidates"]) == 2
+    for row, candidate in zip(rows.all(), truth["candidates"], strict=True):
+        text = row.inner_text()
+        assert candidate["target"] in text
+        assert f"{candidate['quality']:.2f} ± {1.645 * candidate['quality_std']:.2f}" in text
+        assert dollars(text) == pytest.approx(candidate["cost_usd"], rel=0.01)
+    assert "chosen" in panel.get_by_role("row", name=truth["target"]).inner_text()
+    for reason in truth["reasons"]:
+        assert panel.get_by_role("listitem").filter(has_text=reason).is_visible()
+    shown = panel.inner_text()
+    for word in ("Propensity", "Policy", "Router", *(k.replace("_", " ") for k in truth["features"])):
+        assert word in shown
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    assert "#" not in page.url
+
+
+def test_the_address_of_a_decision_opens_it(busy, look) -> None:
+    latest = httpx.get(f"{busy.url}/api/decisions?limit=1").json()[0]
+    page = look(busy, f"/#decision/{latest['id']}")
+    page.get_by_role("dialog").get_by_role("heading", name="Why").wait_for()
+
+
+def test_an_unknown_decision_says_so(busy, look) -> None:
+    look.tolerate("404")
+    page = look(busy, "/#decision/no-such-id")
+    page.get_by_role("alert").get_by_text("no decision of this id").wait_for()
+
+
+def test_a_gateway_that_is_gone_is_noticed_and_found_again(
+    start_gateway, look, send, settled, tmp_path
+) -> None:
+    look.tolerate("ERR_CONNECTION_REFUSED")
+    look.tolerate("ERR_CONNECTION_RESET")
+    server = start_gateway(tmp_path / "gateway.db")
+    send(server.url, "Are you there?")
+    settled(server.url, 1)
+    page = look(server)
+    server.stop()
+    alert = page.get_by_role("alert").filter(has_text="The gateway does not answer")
+    alert.wait_for()
+    assert "wye up" in alert.inner_text()
+    assert figure(page, "Requests") == "1", "the last figures stay on the page"
+    again = start_gateway(tmp_path / "gateway.db", server.port)
+    page.get_by_role("button", name="Try now").click()
+    page.get_by_text("Live", exact=True).wait_for()
+    alert.wait_for(state="hidden")
+    again.stop()
