@@ -1,0 +1,144 @@
+"""The gateway as an ASGI application: routes, errors, health, start and stop.
+
+    request -> Guard -> route -> parse -> decide -> ask the target -> respond -> record
+
+Routes: `chat.py`, `decision_routes.py`, `dashboard_routes.py`, `dashboard_files.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from wye.gateway import chat, dashboard_routes, decision_routes
+from wye.gateway.config import Config
+from wye.gateway.dashboard_files import dashboard_file
+from wye.gateway.errors import ApiError, error_body
+from wye.gateway.gateway import Gateway, build
+from wye.gateway.guard import Guard
+from wye.gateway.metrics import CONTENT_TYPE
+from wye.query.base import QueryRouter
+
+ROUTES = (
+    Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+    Route("/v1/models", chat.models, methods=["GET"]),
+    Route("/v1/decisions", decision_routes.decisions, methods=["GET"]),
+    Route("/v1/decisions/{id}", decision_routes.decision, methods=["GET"]),
+    Route("/v1/feedback", decision_routes.feedback, methods=["POST"]),
+    Route("/api/summary", dashboard_routes.summary, methods=["GET"]),
+    Route("/api/decisions", dashboard_routes.decisions, methods=["GET"]),
+    Route("/api/decisions/{id}", decision_routes.decision, methods=["GET"]),
+    Route("/api/frontier", dashboard_routes.frontier, methods=["GET"]),
+    Route("/api/playground", dashboard_routes.playground, methods=["GET"]),
+    Route("/api/series", dashboard_routes.series, methods=["GET"]),
+)
+
+
+def create_app(
+    config: Config,
+    router: QueryRouter | None = None,
+    *,
+    frontier: Mapping[str, Any] | None = None,
+    playground: tuple[Mapping[str, Any], ...] = (),
+) -> Starlette:
+    """The application for a configuration and a fitted router.
+
+    Args:
+        config: see `wye.gateway.config`.
+        router: None to go by priors alone.
+        frontier, playground: what the dashboard shows under those names.
+
+    Raises:
+        ConfigError: a kind of upstream or policy is unknown, or its parameters are wrong.
+        StoreError: the store cannot be opened.
+    """
+    gateway = build(config, router, frontier=frontier, playground=playground)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            await gateway.start()
+            yield
+        finally:
+            await gateway.close()
+
+    app = Starlette(
+        routes=[
+            *ROUTES,
+            Route("/healthz", health, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+            Route("/", dashboard_file, methods=["GET"]),
+            Route("/{name}", dashboard_file, methods=["GET"]),
+        ],
+        middleware=[Middleware(Guard, server=config.server)],
+        exception_handlers={
+            ApiError: partial(_api_error, gateway),
+            HTTPException: _http_error,
+            Exception: _defect,
+        },
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    return app
+
+
+async def health(request: Request) -> Response:
+    """Whether requests can be served: 200 while any target can be asked, else 503.
+
+    A store that cannot be written is told, and does not make the gateway unhealthy: it serves on.
+    """
+    gateway: Gateway = request.app.state.gateway
+    store = gateway.store.health()
+    states = {name: breaker.state.value for name, breaker in gateway.breakers.items()}
+    able = any(breaker.available for breaker in gateway.breakers.values())
+    return JSONResponse(
+        {
+            "status": ("ok" if store.ok else "degraded") if able else "unavailable",
+            "targets": states,
+            "store": {
+                "ok": store.ok,
+                "lost": store.lost,
+                "pending": store.pending,
+                "error": store.error,
+            },
+        },
+        200 if able else 503,
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    gateway: Gateway = request.app.state.gateway
+    body = gateway.metrics.render(gateway.breakers, gateway.store.health())
+    return Response(body, headers={"content-type": CONTENT_TYPE})
+
+
+async def _api_error(gateway: Gateway, _request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    if chat.DECISION_HEADER not in error.headers:
+        gateway.metrics.rejected.labels(str(error.status)).inc()
+    return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    body = error_body(message, type="invalid_request_error")
+    return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def _defect(_request: Request, _error: Exception) -> Response:
+    """A defect of wye: Starlette logs its traceback, the client gets no inside of it."""
+    body = error_body(
+        "the gateway failed; its log says why", type="server_error", code="internal_error"
+    )
+    return JSONResponse(body, 500)

@@ -1,0 +1,385 @@
+"""The gateway's configuration: `wye.toml` as typed objects.
+
+Every error names the line, what stood there, what was expected and what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from wye.errors import WyeError
+from wye.gateway.toml_lines import key_lines, line_of
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Tag = Literal["tools", "vision", "audio"]
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ConfigError(WyeError):
+    """`wye.toml` cannot be used; the message has one line for each thing to mend."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Table):
+    """Where the gateway listens and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8484
+    max_body_mb: Positive = 10.0
+    access_key_env: str | None = None
+    open_to_network: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        return self.host in _LOOPBACK
+
+    @property
+    def access_key(self) -> str | None:
+        """The key that clients must present; read from the environment, never stored."""
+        return os.environ.get(self.access_key_env) if self.access_key_env else None
+
+    @model_validator(mode="after")
+    def _closed_unless_asked(self) -> Server:
+        if self.access_key_env and not self.access_key:
+            raise PydanticCustomError(
+                "access_key",
+                "`access_key_env` names the environment variable {name}, which is not set; set it "
+                "to a long random string, or remove the line",
+                {"name": self.access_key_env},
+            )
+        if not (self.loopback or self.access_key_env or self.open_to_network):
+            raise PydanticCustomError(
+                "exposed",
+                "host {host} lets other machines use your keys; name the environment variable "
+                'of a key they must present, access_key_env = "WYE_ACCESS_KEY", or write '
+                "open_to_network = true if something in front of wye keeps strangers out",
+                {"host": self.host},
+            )
+        return self
+
+
+class StoreTable(_Table):
+    """Where decisions and outcomes are kept."""
+
+    path: Path | None = None
+    store_prompts: bool | None = None
+    batch_seconds: Positive = 0.5
+    max_pending: Annotated[int, Field(ge=1)] = 10_000
+
+    def file(self) -> Path:
+        """The SQLite file; in the user's data folder when no path is given."""
+        if self.path is not None:
+            return self.path
+        from platformdirs import user_data_path
+
+        return user_data_path("wye") / "gateway.db"
+
+
+class Router(_Table):
+    """Which trained router estimates quality and cost; `seed` is for policies that randomise."""
+
+    path: Path | None = None
+    seed: int | None = None
+
+
+class Policy(_Table):
+    """One named policy; keys beside `kind` are its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The policy's own parameters."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Timeouts(_Table):
+    """Seconds to wait for an upstream.
+
+    `first_byte` holds for streams, from sending the request to the first piece of the answer; an
+    answer that is not streamed has its first byte when it is complete, so `total` alone holds.
+    """
+
+    connect: Positive = 5.0
+    first_byte: Positive = 60.0
+    total: Positive = 300.0
+
+
+class Target(_Table):
+    """One target: where it is, what it costs, what it can take."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S+$")]
+    kind: str = "openai"
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    strategy: str | None = None
+    price_in_per_mtok: Price | None = None
+    price_out_per_mtok: Price | None = None
+    context: Annotated[int, Field(gt=0)] | None = None
+    tags: tuple[Tag, ...] = ()
+    quality: Share | None = None
+    description: str = ""
+    stream_usage: bool = True
+    timeouts: Timeouts = Timeouts()
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, name: str) -> str:
+        if name == "wye" or name.startswith("wye/"):
+            raise PydanticCustomError(
+                "reserved", "the names wye and wye/... ask for a routed answer; choose another name"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Target:
+        if self.kind != "openai":
+            return self
+        if not self.base_url:
+            raise PydanticCustomError(
+                "base_url",
+                'kind "openai" needs base_url, for instance base_url = "https://api.openai.com/v1"',
+            )
+        if not self.base_url.startswith(("http://", "https://")):
+            raise PydanticCustomError(
+                "base_url",
+                "base_url is {given}; it must begin with http:// or https://",
+                {"given": repr(self.base_url)},
+            )
+        return self
+
+    @property
+    def upstream_model(self) -> str:
+        """The name under which the upstream knows the model."""
+        return self.model or self.name
+
+    def price(self, input_tokens: float, output_tokens: float) -> float | None:
+        """USD of an answer, None where a price is not known."""
+        if self.price_in_per_mtok is None or self.price_out_per_mtok is None:
+            return None
+        total = self.price_in_per_mtok * input_tokens + self.price_out_per_mtok * output_tokens
+        return total / 1e6
+
+
+class BreakerTable(_Table):
+    """When a failing target is left alone."""
+
+    failures: Annotated[int, Field(ge=1)] = 3
+    cooldown: Positive = 10.0
+
+
+class Config(_Table):
+    """All of `wye.toml`."""
+
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+    policies: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Policy] = Field(
+        default_factory=lambda: {
+            "balanced": Policy.model_validate({"kind": "utility", "cost_weight": 50.0}),
+            "quality": Policy(kind="quality"),
+        }
+    )
+    default_policy: str | None = None
+    baseline: str | None = None
+    server: Server = Server()
+    store: StoreTable = StoreTable()
+    router: Router = Router()
+    breaker: BreakerTable = BreakerTable()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Config:
+        names = [t.name for t in self.targets]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise PydanticCustomError(
+                "twice", "two targets are named {names}; give each its own", {"names": twice[0]}
+            )
+        if not self.policies:
+            raise PydanticCustomError(
+                "policies", 'no policy; write [policies.quality] with kind = "quality"'
+            )
+        for key, known in (("default_policy", list(self.policies)), ("baseline", names)):
+            given = getattr(self, key)
+            if given is not None and given not in known:
+                raise PydanticCustomError(
+                    key,
+                    "{key} is {given}, which is not defined; defined are {known}",
+                    {"key": key, "given": repr(given), "known": ", ".join(known)},
+                )
+        return self
+
+    @property
+    def first_policy(self) -> str:
+        """The policy that `model: "wye"` asks for."""
+        return self.default_policy or next(iter(self.policies))
+
+    @property
+    def prompts_kept(self) -> bool:
+        """Whether texts are stored: as configured, else only while nobody else can reach us.
+
+        Learning from the log needs the texts. On loopback they are the user's own and stay on the
+        user's own disk, so the default keeps them; on a network they are other people's.
+        """
+        if self.store.store_prompts is not None:
+            return self.store.store_prompts
+        return self.server.loopback
+
+
+def read_config(path: str | Path) -> Config:
+    """Read and validate `wye.toml`; relative paths in it count from its own folder.
+
+    Raises:
+        ConfigError: the file is missing or anything in it is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; write one with `wye init`, or name another with --config"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse_config(text, name=str(path), folder=path.resolve().parent)
+
+
+def parse_config(text: str, *, name: str = "wye.toml", folder: Path | None = None) -> Config:
+    """Validate the text of a configuration.
+
+    Args:
+        text: TOML.
+        name: what errors call the file.
+        folder: what relative paths count from; the working directory when not given.
+
+    Raises:
+        ConfigError: anything is wrong.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not TOML: {error}") from error
+    if folder is not None:
+        _resolve_paths(values, folder)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = key_lines(text)
+        problems = (
+            _describe(detail, name, line_of(lines, _written(detail))) for detail in error.errors()
+        )
+        raise ConfigError("\n".join(problems)) from None
+
+
+def with_address(config: Config, *, host: str | None, port: int | None) -> Config:
+    """The same configuration on another address.
+
+    Raises:
+        ConfigError: the address is impossible, or opens the gateway to others without a key.
+    """
+    given = {"host": host, "port": port}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return config
+    try:
+        server = Server.model_validate({**config.server.model_dump(), **changes})
+    except ValidationError as error:
+        details = (_describe(detail, "command line", None) for detail in error.errors())
+        raise ConfigError("\n".join(details)) from None
+    return config.model_copy(update={"server": server})
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    for table in ("store", "router"):
+        section = values.get(table)
+        if isinstance(section, dict) and isinstance(section.get("path"), str):
+            section["path"] = str(folder / Path(section["path"]).expanduser())
+
+
+def _written(detail: ErrorDetails) -> tuple[str | int, ...]:
+    """The location as it is written in the file; what concerns the whole names its key in `ctx`."""
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    if not location and detail["type"] in Config.model_fields:
+        return (detail["type"],)
+    return location
+
+
+def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
+    where = f"{name}:{line}" if line else name
+    location = _written(detail)
+    key = ".".join(str(part) for part in location) or "the file"
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key `{key}`; {_suggest(location)}"
+    if detail["type"] == "missing":
+        return f"{where}: `{key}` is missing; {_missing(location)}"
+    if detail["type"] in _OWN:
+        return f"{where}: {detail['msg']}"
+    given = detail["input"]
+    shown = repr(given) if isinstance(given, str | int | float | bool) else type(given).__name__
+    expected = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{where}: `{key}` is {shown}: {expected}{_example(location)}"
+
+
+_OWN = {
+    "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
+    "baseline",
+}  # fmt: skip
+_EXAMPLES = {
+    "port": "8484",
+    "max_body_mb": "10",
+    "price_in_per_mtok": "0.15",
+    "price_out_per_mtok": "0.60",
+    "context": "128000",
+    "tags": '["tools", "vision"]',
+    "quality": "0.8",
+    "name": '"gpt-4o-mini"',
+    "kind": '"openai"',
+    "batch_seconds": "0.5",
+    "store_prompts": "true",
+    "connect": "5",
+    "first_byte": "60",
+    "total": "300",
+}
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "targets": Target,
+    "server": Server,
+    "store": StoreTable,
+    "router": Router,
+    "breaker": BreakerTable,
+    "timeouts": Timeouts,
+}
+
+
+def _suggest(location: Sequence[str | int]) -> str:
+    tables = [str(part) for part in location[:-1] if str(part) in _TABLES]
+    known = list(_TABLES[tables[-1]].model_fields if tables else Config.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known here: {', '.join(known)}"
+
+
+def _missing(location: Sequence[str | int]) -> str:
+    if tuple(location) == ("targets",):
+        return "add at least one [[targets]] table, or write a file to start from with `wye init`"
+    return "add it" + _example(location)
+
+
+def _example(location: Sequence[str | int]) -> str:
+    key = next((str(part) for part in reversed(location) if isinstance(part, str)), "")
+    return f"; for instance {key} = {_EXAMPLES[key]}" if key in _EXAMPLES else ""

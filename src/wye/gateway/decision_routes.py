@@ -1,0 +1,91 @@
+"""`/v1/decisions` and `/v1/feedback`: why a request went where it went, and how good it was."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from wye.gateway import reports
+from wye.gateway.errors import ApiError, bad_request
+from wye.gateway.gateway import Gateway
+from wye.gateway.openai_api import parse_json, read_body
+from wye.gateway.records import FeedbackRecord
+
+_MOST = 1000
+
+
+async def decision(request: Request) -> Response:
+    """Everything about one decision, as figures and in words."""
+    gateway: Gateway = request.app.state.gateway
+    wanted = request.path_params["id"]
+
+    found = await asyncio.to_thread(_look_up, gateway, wanted)
+    if found is None:
+        raise _unknown(wanted)
+    return JSONResponse(found)
+
+
+async def decisions(request: Request) -> Response:
+    """The latest decisions, newest first, those before the decision `before` where it is given."""
+    gateway: Gateway = request.app.state.gateway
+    limit = whole_number(request, "limit", default=50, most=_MOST)
+    before = request.query_params.get("before")
+
+    def read() -> list[dict[str, object]]:
+        gateway.store.flush()
+        return reports.latest(gateway.store.engine, limit, before)
+
+    return JSONResponse({"object": "list", "data": await asyncio.to_thread(read)})
+
+
+async def feedback(request: Request) -> Response:
+    """Take a judgement of an answer: decision id, quality from 0 to 1, optional comment."""
+    gateway: Gateway = request.app.state.gateway
+    body = parse_json(await read_body(request, gateway.body_limit))
+    wanted, quality, comment = body.get("decision"), body.get("quality"), body.get("comment")
+    if not isinstance(wanted, str):
+        raise bad_request("decision is missing; send the id from x-wye-decision", param="decision")
+    if not isinstance(quality, int | float) or isinstance(quality, bool) or not 0 <= quality <= 1:
+        raise bad_request(
+            f"quality is {quality!r:.60}; expected a number from 0 (useless) to 1 (right)",
+            param="quality",
+        )
+    if not isinstance(comment, str | None):
+        raise bad_request("comment is no string; send text or leave it out", param="comment")
+    unknown = sorted(set(body) - {"decision", "quality", "comment"})
+    if unknown:
+        raise bad_request(
+            f"unknown field {unknown[0]!r}; known are decision, quality, comment", param=unknown[0]
+        )
+    if await asyncio.to_thread(_look_up, gateway, wanted) is None:
+        raise _unknown(wanted)
+    gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment))
+    return JSONResponse({"object": "feedback", "decision": wanted, "quality": float(quality)})
+
+
+def _look_up(gateway: Gateway, wanted: str) -> dict[str, object] | None:
+    """One decision, written first if it still waits."""
+    gateway.store.flush()
+    return reports.decision(gateway.store.engine, wanted)
+
+
+def whole_number(request: Request, name: str, *, default: int, most: int) -> int:
+    """A query parameter that must be a whole number from 1 to `most`."""
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= most):
+        raise bad_request(f"{name} is {given[:40]!r}; expected 1 to {most}", param=name)
+    return int(given)
+
+
+def _unknown(wanted: str) -> ApiError:
+    return ApiError(
+        404,
+        f"there is no decision {wanted[:80]!r}; its id is in the header x-wye-decision of the "
+        "answer, and GET /v1/decisions lists the latest",
+        code="decision_not_found",
+    )

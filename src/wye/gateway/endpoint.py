@@ -1,0 +1,258 @@
+"""Upstream: any OpenAI-compatible endpoint, over HTTP.
+
+The request passes on as it came, with the model's name at the upstream in place of the one the
+client gave. Keys are read from the environment when a request is sent and appear in no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from wye.gateway import sse
+from wye.gateway.config import Target
+from wye.gateway.upstream import Fault, Upstream, UpstreamError
+
+_ERROR_BYTES = 64 * 1024
+_DRAIN_SECONDS = 0.5
+_CONTEXT_CODES = ("context_length_exceeded", "context_window_exceeded", "string_above_max_length")
+
+
+class Endpoint(Upstream):
+    """Carries requests to `target.base_url`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._client: httpx.AsyncClient | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        times = self._target.timeouts
+        self._client = httpx.AsyncClient(
+            base_url=str(self._target.base_url).rstrip("/") + "/",
+            timeout=httpx.Timeout(None, connect=times.connect, write=times.first_byte),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connection pool."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole answer."""
+        total = self._target.timeouts.total
+        try:
+            async with asyncio.timeout(total):
+                response = await self._send(self._body(request))
+                try:
+                    raw = await response.aread()
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise self._timeout(f"gave no answer within {total:g} s") from None
+        except httpx.HTTPError as error:
+            raise self._broken(error) from error
+        return self._answer(raw)
+
+    async def stream(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The answer in pieces."""
+        body = self._body(request)
+        if self._target.stream_usage:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        times = self._target.timeouts
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + times.total
+        first = loop.time() + min(times.first_byte, times.total)
+        finished = False
+        response: httpx.Response | None = None
+        try:
+            async with asyncio.timeout_at(first):
+                response = await self._send(body)
+            pieces = sse.events(response.aiter_bytes())
+            until = first
+            while True:
+                async with asyncio.timeout_at(until):
+                    event = await anext(pieces, None)
+                if event is None:
+                    break
+                until = deadline
+                if event.data.strip() == sse.DONE:
+                    finished = True
+                    await _drain(pieces)
+                    break
+                piece = self._piece(event.data)
+                finished = finished or _has_finish(piece)
+                yield piece
+        except TimeoutError:
+            late = loop.time() >= deadline
+            what = "did not finish" if late else "sent no first byte"
+            limit = times.total if late else times.first_byte
+            raise self._timeout(f"{what} within {limit:g} s") from None
+        except httpx.HTTPError as error:
+            raise self._broken(error) from error
+        finally:
+            if response is not None:
+                await response.aclose()
+        if not finished:
+            raise self._error("cut its stream short, before [DONE]", Fault.CUT)
+
+    def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {**request, "model": self._target.upstream_model}
+
+    async def _send(self, body: Mapping[str, Any]) -> httpx.Response:
+        """The response with its body unread; anything but a success is an error."""
+        if self._client is None:
+            raise RuntimeError("Endpoint.start was not awaited")
+        headers = {"content-type": "application/json"}
+        if self._target.api_key_env:
+            key = os.environ.get(self._target.api_key_env)
+            if not key:
+                raise self._error(
+                    f"needs a key, but {self._target.api_key_env} is not set in the environment",
+                    Fault.STATUS,
+                )
+            headers["authorization"] = f"Bearer {key}"
+        message = self._client.build_request(
+            "POST", "chat/completions", content=json.dumps(body).encode(), headers=headers
+        )
+        response = await self._client.send(message, stream=True)
+        if response.status_code != HTTPStatus.OK:
+            try:
+                raise await self._refusal(response)
+            finally:
+                await response.aclose()
+        return response
+
+    async def _refusal(self, response: httpx.Response) -> UpstreamError:
+        """What a status other than 200 means."""
+        status = response.status_code
+        body = _error_object(await _head(response))
+        said = _scrub(str((body or {}).get("message") or ""), self._target.api_key_env)
+        code = str((body or {}).get("code") or "")
+        message = f"answered {status}" + (f": {said[:500]}" if said else "")
+        if status in (400, 413, 422):
+            if (
+                any(c in code for c in _CONTEXT_CODES)
+                or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            ):
+                return self._error(message, Fault.CONTEXT, status=status)
+            passed = {**(body or {}), "message": said} if body else None
+            return self._error(message, Fault.REQUEST, status=status, body=passed)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            wait = _seconds(response.headers.get("retry-after"))
+            return self._error(message, Fault.RATE_LIMIT, status=status, retry_after=wait)
+        return self._error(message, Fault.STATUS, status=status)
+
+    def _answer(self, raw: bytes) -> dict[str, Any]:
+        answer = self._object(raw)
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise self._error("sent JSON without choices: no chat completion", Fault.GARBAGE)
+        return answer
+
+    def _piece(self, data: str) -> dict[str, Any]:
+        piece = self._object(data)
+        if piece.get("error"):
+            said = piece["error"]
+            text = said.get("message") if isinstance(said, dict) else said
+            raise self._error(f"broke off with an error: {str(text)[:500]}", Fault.CUT)
+        if not isinstance(piece.get("choices"), list):
+            raise self._error("streamed JSON without choices: no chat completion", Fault.GARBAGE)
+        return piece
+
+    def _object(self, raw: bytes | str) -> dict[str, Any]:
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise self._error("sent something that is not JSON", Fault.GARBAGE) from None
+        if not isinstance(value, dict):
+            raise self._error("sent JSON that is not an object", Fault.GARBAGE)
+        return value
+
+    def _timeout(self, what: str) -> UpstreamError:
+        return self._error(what, Fault.TIMEOUT)
+
+    def _broken(self, error: httpx.HTTPError) -> UpstreamError:
+        if isinstance(error, httpx.ConnectTimeout):
+            limit = self._target.timeouts.connect
+            return self._timeout(f"could not be reached within {limit:g} s")
+        if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol):
+            return self._error(f"cannot be reached ({error})", Fault.CONNECT)
+        if isinstance(error, httpx.TimeoutException):
+            return self._timeout("took no request in time")
+        if isinstance(error, httpx.DecodingError):
+            return self._error("sent a body that cannot be decoded", Fault.GARBAGE)
+        kind = str(error) or type(error).__name__
+        return self._error(f"broke the connection ({kind})", Fault.RESET)
+
+    def _error(
+        self,
+        what: str,
+        fault: Fault,
+        *,
+        status: int | None = None,
+        body: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> UpstreamError:
+        return UpstreamError(
+            f"{self._target.name} {what}",
+            fault=fault,
+            status=status,
+            body=body,
+            retry_after=retry_after,
+        )
+
+
+async def _head(response: httpx.Response) -> bytes:
+    """The beginning of an error's body; the rest of a long one tells nothing more."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > _ERROR_BYTES:
+            break
+    return b"".join(parts)
+
+
+async def _drain(pieces: AsyncIterator[sse.Event]) -> None:
+    """Read past [DONE] to the end of the body, so that the connection can be used again."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while await anext(pieces, None) is not None:
+                continue
+
+
+def _error_object(raw: bytes) -> dict[str, Any] | None:
+    """The `error` object of an upstream's answer, or None where there is none to be read."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _scrub(message: str, api_key_env: str | None) -> str:
+    """The message without our key, which some upstreams repeat in full."""
+    key = os.environ.get(api_key_env) if api_key_env else None
+    return message.replace(key, "[key]") if key else message
+
+
+def _seconds(value: str | None) -> float | None:
+    """`Retry-After` in seconds; its date form is rare among these APIs and ignored."""
+    return float(value) if value and value.strip().isdigit() else None
+
+
+def _has_finish(piece: Mapping[str, Any]) -> bool:
+    choices = piece.get("choices") or []
+    return any(isinstance(c, dict) and c.get("finish_reason") for c in choices)

@@ -1,0 +1,289 @@
+"""OpenAI's chat completion wire format: what is read of a request, and how answers are shaped.
+
+Only what routing and billing need is read; every other field passes to the upstream untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from wye.gateway.errors import ApiError, bad_request
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A valid request.
+
+    Attributes:
+        body: the request as it came.
+        model: what the client asked for.
+        stream: whether the answer comes in pieces.
+        wants_usage: whether the client asked for usage at the end of a stream.
+        text: what the choice is made on: the text of the last user message.
+        needs: capabilities a target must have, a subset of {"tools", "vision", "audio"}.
+        characters: length of all text in the messages, for an estimate of tokens.
+        max_output: most tokens the client lets the answer have, or None.
+    """
+
+    body: Mapping[str, Any]
+    model: str
+    stream: bool
+    wants_usage: bool
+    text: str
+    needs: frozenset[str]
+    characters: int
+    max_output: int | None
+
+    @property
+    def input_tokens_estimate(self) -> int:
+        """Rough count of input tokens: four characters each, the rule of thumb for English."""
+        return max(1, math.ceil(self.characters / 4))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body.
+
+    Args:
+        limit: most bytes accepted.
+
+    Raises:
+        ApiError: 413 when longer; decided from the header where it tells, before reading.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(int(declared), limit)
+    parts, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(size, limit)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object as RFC 8259 has it: UTF-8, finite numbers, whole characters.
+
+    Raises:
+        ApiError: 400 that says what is wrong.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise bad_request(
+            f"the body is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x}); "
+            "send JSON encoded as UTF-8"
+        ) from None
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise bad_request(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise bad_request("the body is nested too deeply to be read") from None
+    except ValueError as error:
+        raise bad_request(f"the body has a number that cannot be used: {error}") from None
+    if not isinstance(value, dict):
+        raise bad_request(f"the body is a JSON {_json_type(value)}; expected an object")
+    if "\\u" in text and not _encodable(value):
+        raise bad_request(
+            "the body has half a surrogate pair (\\ud800 to \\udfff alone), which is no character; "
+            "a string was probably cut in the middle of an emoji"
+        )
+    return value
+
+
+def parse_chat(body: dict[str, Any]) -> ChatRequest:
+    """Check the fields that routing depends on.
+
+    Raises:
+        ApiError: 400 that names the field, what it was and what was expected.
+    """
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise _wrong("model", model, 'a name, for instance "wye"')
+    stream = body.get("stream")
+    if not isinstance(stream, bool | None):
+        raise _wrong("stream", stream, "true or false")
+    options = body.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise _wrong("stream_options", options, "an object")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise _wrong("messages", messages, "a list of messages")
+    if not messages:
+        raise bad_request("messages is empty; send at least one message", param="messages")
+    characters, tags = 0, set()
+    for index, message in enumerate(messages):
+        size, found = _check_message(message, f"messages[{index}]")
+        characters += size
+        tags |= found
+    if body.get("tools") or body.get("functions"):
+        tags.add("tools")
+    return ChatRequest(
+        body=body,
+        model=model,
+        stream=bool(stream),
+        wants_usage=bool((options or {}).get("include_usage")),
+        text=_last_user_text(messages),
+        needs=frozenset(tags),
+        characters=characters,
+        max_output=_max_output(body),
+    )
+
+
+def completion(
+    *,
+    answer_id: str,
+    model: str,
+    text: str,
+    finish_reason: str,
+    usage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A `chat.completion` object with one choice."""
+    return {
+        "id": answer_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish_reason,
+            }
+        ],
+        "usage": dict(usage),
+    }
+
+
+def chunk(
+    *,
+    answer_id: str,
+    model: str,
+    delta: Mapping[str, Any] | None,
+    finish_reason: str | None = None,
+    usage: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A `chat.completion.chunk` object; without `delta` it has no choice and carries `usage`."""
+    choice = {"index": 0, "delta": dict(delta or {}), "finish_reason": finish_reason}
+    piece: dict[str, Any] = {
+        "id": answer_id,
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [] if delta is None else [choice],
+    }
+    if usage is not None:
+        piece["usage"] = dict(usage)
+    return piece
+
+
+def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Input and output tokens that an answer or piece reports; None where it reports none."""
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+        return None
+    return int(counts[0] or 0), int(counts[1] or 0)
+
+
+def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
+    """Length of a message's text and the capabilities its parts ask for."""
+    if not isinstance(message, dict):
+        raise _wrong(where, message, "an object with role and content")
+    role = message.get("role")
+    if role not in ROLES:
+        raise _wrong(f"{where}.role", role, f"one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if isinstance(content, str):
+        return len(content), set()
+    if content is None:
+        if role == "assistant":
+            return 0, set()
+        raise bad_request(f"{where}.content is missing", param=f"{where}.content")
+    if not isinstance(content, list):
+        raise _wrong(f"{where}.content", content, "a string or a list of parts")
+    size, tags = 0, set()
+    for index, part in enumerate(content):
+        spot = f"{where}.content[{index}]"
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise _wrong(spot, part, "an object with a type")
+        if part["type"] == "text":
+            if not isinstance(part.get("text"), str):
+                raise _wrong(f"{spot}.text", part.get("text"), "a string")
+            size += len(part["text"])
+        elif part["type"] in _PART_TAGS:
+            tags.add(_PART_TAGS[part["type"]])
+    return size, tags
+
+
+def _last_user_text(messages: Iterable[Any]) -> str:
+    users = [m for m in messages if m["role"] == "user"]
+    content = users[-1]["content"] if users else ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _max_output(body: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _wrong(name, value, "a whole number of tokens, at least 1")
+        return value
+    return None
+
+
+def _too_large(size: int, limit: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body has {size} bytes or more, the limit is {limit}; send less, or raise "
+        "server.max_body_mb in wye.toml",
+        code="body_too_large",
+    )
+
+
+def _wrong(name: str, value: Any, expected: str) -> ApiError:
+    shown = json.dumps(value)[:60] if isinstance(value, str | int | float) else _json_type(value)
+    return bad_request(f"{name} is {shown}; expected {expected}", param=name)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large")
+    return value
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

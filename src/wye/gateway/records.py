@@ -1,0 +1,105 @@
+"""What the gateway remembers: a decision, its outcome, and what a user thought of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wye.query.decisions import first_id, format_id
+
+Status = Literal["ok", "error", "cancelled"]
+
+
+def new_id() -> str:
+    """An identifier that sorts by time and cannot be guessed: a UUID of version 7 (RFC 9562)."""
+    return format_id(first_id())
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """A decision as it is stored, before anything is known of its outcome.
+
+    Attributes:
+        id: see `new_id`.
+        time: seconds since 1970.
+        requested: the `model` the client asked for.
+        policy_name: name in the configuration; "direct" when the client named the target.
+        policy: name and parameters, as in `utility(cost_weight=50.0)`.
+        router: name of the router's system.
+        policy_version: digest of everything the choice depends on but the query: router, policy,
+            targets. Decisions with one version can be analysed together.
+        target: the chosen target; None when nothing could be chosen.
+        propensity: probability of that choice, in (0, 1].
+        candidates: every target with its estimates, best score first.
+        excluded: why each target that could not be chosen was left out.
+        reasons: sentences, most important first.
+        features: what was read of the text.
+        text: the last user message; None when prompts are not stored.
+        stream: whether the client asked for a stream.
+        router_cost_usd, router_seconds: what deciding took.
+    """
+
+    id: str
+    time: float
+    requested: str
+    policy_name: str
+    policy: str
+    router: str
+    policy_version: str
+    target: str | None
+    propensity: float
+    candidates: tuple[Mapping[str, Any], ...]
+    excluded: Mapping[str, str]
+    reasons: tuple[str, ...]
+    features: Mapping[str, Any]
+    text: str | None
+    stream: bool
+    router_cost_usd: float
+    router_seconds: float
+
+
+@dataclass(frozen=True)
+class OutcomeRecord:
+    """What became of a decision.
+
+    Attributes:
+        target: who answered, or was asked last; differs from the decision's after a fallback.
+        status: "ok", "error", or "cancelled" when the client left.
+        http_status: what the client got (200 for a stream that broke off later).
+        tokens_estimated: the upstream reported no usage, so tokens are guessed from characters.
+        cost_usd: by the target's prices; None where they are not known.
+        baseline_usd: what the same request is expected to have cost at the baseline target.
+        latency_s: from the request's arrival to the last byte.
+        first_byte_s: from the request's arrival to the first piece of the answer.
+        attempts: targets that failed before, as `{"target", "error", "fault", "seconds"}`.
+    """
+
+    decision_id: str
+    time: float
+    target: str | None
+    status: Status
+    http_status: int
+    error: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    tokens_estimated: bool = False
+    cost_usd: float | None = None
+    baseline_usd: float | None = None
+    latency_s: float | None = None
+    first_byte_s: float | None = None
+    finish_reason: str | None = None
+    attempts: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class FeedbackRecord:
+    """How good an answer was, as somebody or some program judged it; the latest one counts."""
+
+    decision_id: str
+    time: float
+    quality: float
+    comment: str | None = None
+
+
+Record = DecisionRecord | OutcomeRecord | FeedbackRecord

@@ -1,0 +1,132 @@
+"""Tables of the store, and the connection to them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from wye.errors import WyeError
+from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, Record
+
+VERSION = 1
+
+metadata = sa.MetaData()
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("requested", sa.Text, nullable=False),
+    sa.Column("policy_name", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("router", sa.Text, nullable=False),
+    sa.Column("policy_version", sa.Text, nullable=False),
+    sa.Column("target", sa.Text),
+    sa.Column("propensity", sa.Float, nullable=False),
+    sa.Column("candidates", sa.JSON, nullable=False),
+    sa.Column("excluded", sa.JSON, nullable=False),
+    sa.Column("reasons", sa.JSON, nullable=False),
+    sa.Column("features", sa.JSON, nullable=False),
+    sa.Column("text", sa.Text),
+    sa.Column("stream", sa.Boolean, nullable=False),
+    sa.Column("router_cost_usd", sa.Float, nullable=False),
+    sa.Column("router_seconds", sa.Float),
+)
+
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    sa.Column("decision_id", sa.String(36), primary_key=True),
+    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("target", sa.Text),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("http_status", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("input_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("tokens_estimated", sa.Boolean, nullable=False),
+    sa.Column("cost_usd", sa.Float),
+    sa.Column("baseline_usd", sa.Float),
+    sa.Column("latency_s", sa.Float),
+    sa.Column("first_byte_s", sa.Float),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("attempts", sa.JSON, nullable=False),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("decision_id", sa.String(36), nullable=False, index=True),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("quality", sa.Float, nullable=False),
+    sa.Column("comment", sa.Text),
+)
+
+_TABLES: dict[type, sa.Table] = {
+    DecisionRecord: decisions,
+    OutcomeRecord: outcomes,
+    FeedbackRecord: feedback,
+}
+
+
+class StoreError(WyeError):
+    """The store's file cannot be used; the message says what to do."""
+
+
+def connect(path: Path) -> sa.Engine:
+    """An engine on the SQLite file at `path`, created with its tables where it is new.
+
+    WAL lets readers work beside the writer and survives a killed process: a transaction is in the
+    file whole or not at all. `synchronous=NORMAL` keeps that, and gives up at most the last
+    transactions when the machine itself loses power.
+
+    Raises:
+        StoreError: the folder cannot be written, or the file is not a store of this version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the store's folder {path.parent} cannot be made ({error}); set store.path in wye.toml"
+        ) from error
+    engine = sa.create_engine(f"sqlite:///{path}")
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA busy_timeout=5000")
+
+    try:
+        with engine.begin() as connection:
+            found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
+            if found not in (0, VERSION):
+                raise StoreError(
+                    f"{path} was written by another version of wye (its format is {found}, this "
+                    f"one knows {VERSION}); set store.path in wye.toml to a new file"
+                )
+            metadata.create_all(connection)
+            connection.execute(sa.text(f"PRAGMA user_version={VERSION}"))
+    except sa.exc.DatabaseError as error:
+        engine.dispose()
+        raise StoreError(
+            f"{path} cannot be opened as a store ({error.orig}); check the disk and its rights, or "
+            "set store.path in wye.toml to a new file"
+        ) from error
+    except StoreError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def row_of(record: Record) -> tuple[sa.Table, dict[str, Any]]:
+    """The table a record goes to, and its row."""
+    row = asdict(record)
+    if row.get("router_seconds") != row.get("router_seconds"):
+        row["router_seconds"] = None
+    return _TABLES[type(record)], row

@@ -1,0 +1,166 @@
+"""Run the gateway: prepare, listen, say where, stop in order.
+
+`serve` is what `wye up` (no configuration: the embedded pool) and `wye serve` call.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from wye.errors import WyeError
+from wye.gateway.app import create_app
+from wye.gateway.config import Config, read_config, with_address
+from wye.gateway.first_start import Ready, embedded_config, embedded_router
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GRACE_SECONDS = 10
+
+
+class ServeError(WyeError):
+    """The gateway cannot start; the message says what to do."""
+
+
+def serve(
+    config: str | Path | Config | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    console: Console | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        config: `wye.toml`, or its values; the embedded pool alone when not given.
+        host, port: override the configuration; port 0 takes a free one.
+        console: where progress and the address are shown; nothing is shown without.
+
+    Raises:
+        ServeError: the address cannot be listened on, or the application failed to start.
+        ConfigError, StoreError, DataError, WeightsError: see these.
+    """
+
+    def say(message: str) -> None:
+        if console is not None:
+            console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    if config is None:
+        settings, ready = _embedded(say)
+    else:
+        settings = config if isinstance(config, Config) else read_config(config)
+        ready = None
+    settings = with_address(settings, host=host, port=port)
+    # Taken before anything slow is done, so that a port in use is told at once.
+    with _listen(settings.server.host, settings.server.port) as listener:
+        _prepare_weights(settings, say)
+        app = _application(settings, ready, say)
+        _run(app, listener, lambda: _welcome(settings, listener, say))
+
+
+def _embedded(say: Callable[[str], None]) -> tuple[Config, Ready]:
+    from wye.data import load_embedded
+
+    data = load_embedded()
+    return embedded_config(data), embedded_router(data, say)
+
+
+def _prepare_weights(config: Config, say: Callable[[str], None]) -> None:
+    """Bring the embedded model's weights here where a target needs them."""
+    if not any(target.kind == "embedded" for target in config.targets):
+        return
+    from wye.gateway.pool import WeightsError, weights
+
+    try:
+        weights.locate()
+    except WeightsError:
+        say("fetching the embedded model's weights (98 MB, once)")
+        weights.fetch()
+
+
+def _application(config: Config, ready: Ready | None, say: Callable[[str], None]) -> Starlette:
+    if ready is not None:
+        return create_app(
+            config, ready.router, frontier=ready.frontier, playground=ready.playground
+        )
+    if config.router.path is None:
+        say("no [router] path: targets go by the quality that wye.toml states")
+        return create_app(config)
+    from wye.query import load
+
+    router = load(config.router.path)
+    app = create_app(config, router)
+    known = app.state.gateway.service.known
+    say(f"router {router.name} from {config.router.path}, which knows {', '.join(known) or 'none'}")
+    return app
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = (
+            f"port {port} is taken; stop the program that has it, or choose another with --port"
+            if taken
+            else f"{host}:{port} cannot be listened on ({error}); choose another --host or --port"
+        )
+        raise ServeError(why) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> None:
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            server_header=False,
+        ),
+        ready,
+    )
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        return
+    if not server.started:
+        raise ServeError("the gateway failed to start; what it logged above says why")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> Any:
+        """Start the application, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _welcome(config: Config, listener: socket.socket, say: Callable[[str], None]) -> None:
+    port = listener.getsockname()[1]
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    kept = "kept in" if config.prompts_kept else "not kept; decisions are in"
+    say(f"dashboard   http://{host}:{port}/")
+    say(f'OpenAI API  http://{host}:{port}/v1   model "wye" routes, any api_key will do')
+    say(f"prompts are {kept} {config.store.file()}")
+    say("next: open the dashboard and try a prompt; Ctrl-C stops")

@@ -1,0 +1,117 @@
+"""Answers to a client that may leave: watched while it waits, and streamed as server-sent events.
+
+Both ends of the connection are watched at once, since only the receiving side tells that the client
+is gone; the work for it is cancelled then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from wye.gateway import sse
+from wye.gateway.dispatch import AnswerStream
+from wye.gateway.errors import error_body
+from wye.gateway.upstream import UpstreamError
+
+logger = logging.getLogger("wye.gateway")
+T = TypeVar("T")
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection; nobody reads the answer."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves.
+
+    Raises:
+        ClientGoneError: it left.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+    finally:
+        await _end(task, gone)
+    return task.result()
+
+
+class EventStream(Response):
+    """A stream of answer pieces as server-sent events.
+
+    Args:
+        answer: the pieces; closed by this response however it ends.
+        keep_usage: whether the client asked for the piece that carries usage alone.
+        headers: of the response.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, answer: AnswerStream, *, keep_usage: bool, headers: Mapping[str, str]
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self._answer = answer
+        self._keep_usage = keep_usage
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces until they end or the client leaves."""
+        sending = asyncio.create_task(self._send(send))
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(sending, gone)
+            await self._answer.aclose()
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            raise error
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            async with contextlib.aclosing(self._answer.pieces()) as pieces:
+                async for piece in pieces:
+                    if self._keep_usage or piece.get("choices") or "usage" not in piece:
+                        await send(_message(json.dumps(piece)))
+            await send(_message(sse.DONE))
+        except UpstreamError as error:
+            await send(_message(json.dumps(_broken(str(error), "upstream_broke_off"))))
+        except OSError:
+            return
+        except Exception:
+            logger.exception("a stream ended in a defect of the gateway")
+            await send(_message(json.dumps(_broken("the gateway failed", "internal_error"))))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _broken(message: str, code: str) -> dict[str, Any]:
+    return error_body(message, type="server_error", code=code)
+
+
+def _message(data: str) -> dict[str, Any]:
+    body = sse.encode(sse.Event(data))
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel what still runs and wait until it has cleaned up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

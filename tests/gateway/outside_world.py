@@ -1,0 +1,184 @@
+"""A small OpenAI-compatible server that plays the outside world, run as a process of its own.
+
+The model's name says how it behaves, so that one process serves every kind of trouble:
+
+    ok, slow-stream, no-usage, no-done   answer, in pieces where asked
+    hang, hang-midway                    never answer; stop in the middle of a stream
+    reset, reset-midway                  break the connection
+    cut-midway                           end a stream in order, before it is finished
+    500, 429, 401, 400, context          refuse
+    garbage, garbage-stream, no-choices  answer with something else
+    flaky                                fail while `POST /mend` was not called
+
+`GET /seen` tells what came: every request's body and whether its client left early.
+Run as: python outside_world.py; prints its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from typing import Any
+
+WORDS = ["The", " answer", " is", " forty", "-two", "."]
+seen: list[dict[str, Any]] = []
+mended = asyncio.Event()
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while await one_request(reader, writer):
+            pass
+    writer.close()
+
+
+async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.split("\r\n")
+    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    raw = await reader.readexactly(int(headers.get("content-length", "0")))
+    method, path, _ = first.split(" ")
+    if path == "/seen":
+        return await reply(writer, 200, seen)
+    if path == "/mend":
+        mended.set()
+        return await reply(writer, 200, {})
+    body = json.loads(raw)
+    note = {"body": body, "authorization": headers.get("authorization"), "left": False}
+    seen.append(note)
+    watch = asyncio.create_task(reader.read(1))
+    work = asyncio.create_task(behave(str(body["model"]), body, writer))
+    await asyncio.wait({watch, work}, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        return work.result()
+    note["left"] = True
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return False
+
+
+async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    kind = model.split("@")[0]
+    if kind == "flaky":
+        kind = "ok" if mended.is_set() else "500"
+    if kind == "hang":
+        await asyncio.sleep(3600)
+    if kind == "reset":
+        return reset(writer)
+    if kind in ("500", "401"):
+        said = f"trouble; the key was {body.get('echo_key', '')}"
+        return await reply(writer, int(kind), {"error": {"message": said}})
+    if kind == "429":
+        return await reply(writer, 429, {"error": {"message": "slow down"}}, "retry-after: 7\r\n")
+    if kind == "400":
+        error = {"message": "top_k is unknown", "type": "invalid_request_error", "param": "top_k"}
+        return await reply(writer, 400, {"error": {**error, "code": "unknown_parameter"}})
+    if kind == "context":
+        error = {"message": "too long", "code": "context_length_exceeded"}
+        return await reply(writer, 400, {"error": error})
+    if kind == "garbage":
+        return await reply_raw(writer, 200, b"<html>It works!</html>", "text/html")
+    if kind == "no-choices":
+        return await reply(writer, 200, {"hello": "world"})
+    if body.get("stream"):
+        return await stream(kind, body, writer)
+    answer = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "".join(WORDS)},
+                "finish_reason": "stop",
+            }
+        ],
+        "system_fingerprint": "fp_outside",
+    }
+    if kind != "no-usage":
+        answer["usage"] = usage()
+    return await reply(writer, 200, answer)
+
+
+def usage() -> dict[str, int]:
+    return {"prompt_tokens": 11, "completion_tokens": 6, "total_tokens": 17}
+
+
+def piece(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-2",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": None, **choice}],
+    }
+
+
+async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    await event(writer, json.dumps(piece(body, delta={"role": "assistant", "content": ""})))
+    for number, word in enumerate(WORDS):
+        if number == 3 and kind == "hang-midway":
+            await asyncio.sleep(3600)
+        if number == 3 and kind == "reset-midway":
+            return reset(writer)
+        if number == 3 and kind == "cut-midway":
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+            return True
+        if number == 3 and kind == "garbage-stream":
+            await event(writer, "{not json")
+        if kind == "slow-stream":
+            await asyncio.sleep(0.2)
+        await event(writer, json.dumps(piece(body, delta={"content": word})))
+    await event(writer, json.dumps(piece(body, delta={}, finish_reason="stop")))
+    if (body.get("stream_options") or {}).get("include_usage") and kind != "no-usage":
+        await event(writer, json.dumps({**piece(body), "choices": [], "usage": usage()}))
+    if kind != "no-done":
+        await event(writer, "[DONE]")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
+
+
+async def event(writer: asyncio.StreamWriter, data: str) -> None:
+    raw = f"data: {data}\n\n".encode()
+    writer.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+    await writer.drain()
+
+
+def reset(writer: asyncio.StreamWriter) -> bool:
+    writer.transport.abort()
+    return False
+
+
+async def reply(writer: asyncio.StreamWriter, status: int, value: Any, extra: str = "") -> bool:
+    return await reply_raw(writer, status, json.dumps(value).encode(), "application/json", extra)
+
+
+async def reply_raw(
+    writer: asyncio.StreamWriter, status: int, raw: bytes, kind: str, extra: str = ""
+) -> bool:
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\n{extra}"
+    writer.write(head.encode() + b"\r\n" + raw)
+    await writer.drain()
+    return True
+
+
+async def main() -> None:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
