@@ -58,7 +58,9 @@ def main() -> None:
     try:
         app()
     except WyeError as error:
-        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        messages.print(
+            f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
