@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wye.data import DataError, RoutingData
@@ -62,6 +62,7 @@ def sets(draw: st.DrawFn) -> RoutingData:
     )
 
 
+@settings(max_examples=40, deadline=None)
 @given(sets(), st.randoms(use_true_random=False))
 def test_selections_of_queries_and_models_select_the_same_of_the_matrix(
     data: RoutingData, random: object
@@ -75,6 +76,7 @@ def test_selections_of_queries_and_models_select_the_same_of_the_matrix(
     assert part.model_names == tuple(names)
 
 
+@settings(max_examples=40, deadline=None)
 @given(sets())
 def test_the_halves_of_a_set_unite_to_the_set(data: RoutingData) -> None:
     mask = np.arange(len(data)) % 2 == 0

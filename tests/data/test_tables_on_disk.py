@@ -32,7 +32,7 @@ def test_a_written_set_reads_back_the_same(
 
 
 @pytest.mark.parametrize("table_format", FORMATS)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @example(text='a\r\nb\r"c", \x00\u2028', dataset="NA", quality=1 / 3, cost=5e-324, seconds=0.1)
 @given(text=texts, dataset=texts, quality=st.floats(0, 1), cost=amounts, seconds=amounts)
 def test_any_text_and_any_number_survive_the_round_trip(
@@ -166,7 +166,8 @@ def write_text_tables(folder: Path, outcomes: bytes, name: str = "outcomes.jsonl
         (b'{"query_id": "q1", "model": "small", "quality": 1}\n\n{"query_id": \n',
          r"outcomes.jsonl, line 3: not a JSON object \(.* at character"),
         (b'[1, 2]\n', r"outcomes.jsonl, line 1: expected a JSON object, got list"),
-        (b'{"query_id": "q1", "model": "small", "quality": NaN}\n', r"line 1: NaN is not JSON"),
+        (b'{"query_id": "q1", "model": "small", "quality": NaN}\n',
+         r"line 1: not a JSON object .NaN is not JSON"),
         (b'\n{"query_id": "q1", "model": "small", "quality": 2}\n',
          r"outcomes.jsonl, line 2, column 'quality' is 2.0"),
         (b'{"query_id": "q1", "model": "small", "quality": "1"}\n',
@@ -193,7 +194,7 @@ def test_a_bad_line_of_json_is_named(tmp_path: Path, content: bytes, message: st
          r"outcomes.csv, row 1, column 'quality' is 'good'"),
         (b"query_id,model,quality\nq1,small,\n", r"outcomes.csv, row 1, column 'quality' is null"),
         (b"query_id,model,quality\nq1,sm\xe4ll,1\n", r"outcomes.csv, line 2: byte 0xe4 is not"),
-        (b"query_id,model,model,quality\nq1,small,small,1\n", r"occur more than once"),
+        (b"query_id,model,model,quality\nq1,small,small,1\n", r"occurs more than once"),
         (b"", r"outcomes.csv cannot be read as CSV"),
     ],
 )  # fmt: skip

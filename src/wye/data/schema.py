@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["text", "number", "count"]
+# What pandas calls columns that hold numbers and null alone.
+_NUMERIC = ("integer", "floating", "mixed-integer-float", "integer-na", "empty")
 TABLES = ("queries", "outcomes", "models")
 
 
@@ -159,12 +161,15 @@ def _text(
 
     if not isinstance(series.dtype, pd.StringDtype):
         values = series.to_numpy(dtype=object)
-        wrong = np.fromiter((not isinstance(v, str) for v in values), bool, len(values))
-        _refuse(table, column.name, wrong & ~null_rows, "is {value}, expected text", values)
-        broken = np.fromiter(
-            (isinstance(v, str) and not _encodable(v) for v in values), bool, len(values)
-        )
-        _refuse(table, column.name, broken, "is not valid UTF-8 text (a lone surrogate)")
+        if pd.api.types.infer_dtype(series, skipna=True) not in ("string", "empty"):
+            wrong = np.fromiter((not isinstance(v, str) for v in values), bool, len(values))
+            _refuse(table, column.name, wrong & ~null_rows, "is {value}, expected text", values)
+        try:
+            series = series.astype("str")
+        except UnicodeEncodeError:
+            broken = np.fromiter((not _encodable(v) for v in values), bool, len(values))
+            _refuse(table, column.name, broken, "is not valid UTF-8 text (a lone surrogate)")
+            raise
     series = series.astype("str")
     if not column.blank:
         empty = (series.str.strip() == "").to_numpy(dtype=bool)
@@ -172,9 +177,9 @@ def _text(
     return series
 
 
-def _encodable(value: str) -> bool:
+def _encodable(value: object) -> bool:
     try:
-        value.encode()
+        str(value).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -189,7 +194,7 @@ def _number(
     expected = f"a number from 0 to {column.high:g}" if column.high else f"a number >= 0{unit}"
     if column.kind == "count":
         expected = f"a whole number >= 0{unit}"
-    if pd.api.types.is_bool_dtype(series.dtype) or not pd.api.types.is_numeric_dtype(series.dtype):
+    if pd.api.types.infer_dtype(series, skipna=True) not in _NUMERIC:
         values = series.to_numpy(dtype=object)
         wrong = np.fromiter((not _is_number(v) for v in values), bool, len(values)) & ~null_rows
         _refuse(table, column.name, wrong, "is {value}, expected " + expected, values)

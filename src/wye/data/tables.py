@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from csv import QUOTE_NONNUMERIC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,18 @@ def read_jsonl(path: Path) -> Table:
 
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            rows.append(_json_object(line, f"{path}, line {number}"))
+        if line and not line.isspace():
+            try:
+                row = decoder.decode(line)
+            except (json.JSONDecodeError, _NotJsonError) as error:
+                why = _explain(error)
+                raise DataError(f"{path}, line {number}: not a JSON object ({why})") from error
+            if not isinstance(row, dict):
+                kind = type(row).__name__
+                raise DataError(f"{path}, line {number}: expected a JSON object, got {kind}")
+            rows.append(row)
             lines.append(number)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {n: pd.Series([row.get(n) for row in rows], dtype=object) for n in names}
@@ -56,19 +66,18 @@ def read_jsonl(path: Path) -> Table:
     return Table(frame, str(path), np.asarray(lines, dtype=np.int64))
 
 
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise DataError(f"{place}: {constant} is not JSON; write null for an unknown value")
+class _NotJsonError(ValueError):
+    """A constant that Python's parser takes but JSON does not know."""
 
-    try:
-        value = json.loads(line, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: not a JSON object ({error.msg} at character {error.pos + 1})"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: expected a JSON object, got {type(value).__name__}")
-    return value
+
+def _explain(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    return str(error)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise _NotJsonError(f"{constant} is not JSON; write null for an unknown value")
 
 
 def _inferred(name: str, series: pd.Series) -> pd.Series:
@@ -124,7 +133,8 @@ def _parsed_numbers(texts: Any) -> pd.Series:
     trimmed = pc.utf8_trim_whitespace(texts)
     filled = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
     try:
-        return filled.cast(pa.float64()).to_pandas()
+        numbers: pd.Series = filled.cast(pa.float64()).to_pandas()
+        return numbers
     except pa.ArrowInvalid:
         return pd.Series([_number_or_text(t) for t in filled.to_pylist()], dtype=object)
 
@@ -177,7 +187,8 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV with a header; unknown values are blank."""
-    frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    # Every text is quoted: a bare carriage return would end the row for most readers.
+    frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8", quoting=QUOTE_NONNUMERIC)
 
 
 READERS: dict[str, Callable[[Path], Table]] = {
