@@ -70,17 +70,19 @@ class Table:
     Attributes:
         frame: the rows as read.
         source: the file, or the name of the table where there is no file.
-        lines: `[rows]` line of the file that each row stands on; None where rows are not lines.
+        numbers: `[rows]` the place of each row in the source, from 1; None where it is its position.
+        unit: what a place is called: `row` or `line`.
     """
 
     frame: pd.DataFrame
     source: str
-    lines: NDArray[np.int64] | None = None
+    numbers: NDArray[np.int64] | None = None
+    unit: Literal["row", "line"] = "row"
 
     def place(self, position: int, column: str | None = None) -> str:
         """`file, line 3, column 'quality'` or `file, row 3, ...` (both count from 1)."""
-        where = f"row {position + 1}" if self.lines is None else f"line {int(self.lines[position])}"
-        return f"{self.source}, {where}" + (f", column {column!r}" if column else "")
+        number = position + 1 if self.numbers is None else int(self.numbers[position])
+        return f"{self.source}, {self.unit} {number}" + (f", column {column!r}" if column else "")
 
 
 def check_tables(

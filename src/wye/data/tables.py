@@ -63,7 +63,7 @@ def read_jsonl(path: Path) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {n: pd.Series([row.get(n) for row in rows], dtype=object) for n in names}
     frame = pd.DataFrame({n: _inferred(n, s) for n, s in columns.items()})
-    return Table(frame, str(path), np.asarray(lines, dtype=np.int64))
+    return Table(frame, str(path), np.asarray(lines, dtype=np.int64), "line")
 
 
 class _NotJsonError(ValueError):

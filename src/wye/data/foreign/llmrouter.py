@@ -118,8 +118,8 @@ def _from_scores(table: Table) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["text", "model", "quality", "_row"])
     # Checked as one column, with the row of the question that each score stands in.
     positions = frame.pop("_row").to_numpy()
-    lines = positions + 1 if table.lines is None else table.lines[positions]
-    scored = Table(frame, table.source + " (scores)", lines)
+    places = positions + 1 if table.numbers is None else table.numbers[positions]
+    scored = Table(frame, table.source + " (scores)", places, table.unit)
     frame["quality"] = numbers(scored, "quality")
     if "task_name" in table.frame.columns:
         frame["dataset"] = table.frame["task_name"].to_numpy()[positions]

@@ -122,7 +122,9 @@ def numbers(
     if outside.any():
         first = int(np.argmax(outside))
         span = "a number >= 0" if high is None else f"a number from 0 to {high:g}, true or false"
-        raise DataError(f"{table.place(first, column)} is {values[first]!r}, expected {span}")
+        raise DataError(
+            f"{table.place(first, column)} is {float(values[first])!r}, expected {span}"
+        )
     return values
 
 
