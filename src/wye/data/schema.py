@@ -70,7 +70,7 @@ class Table:
     Attributes:
         frame: the rows as read.
         source: the file, or the name of the table where there is no file.
-        numbers: `[rows]` the place of each row in the source, from 1; None where it is its position.
+        numbers: `[rows]` place of each row in the source, from 1; None where it is its position.
         unit: what a place is called: `row` or `line`.
     """
 
