@@ -80,11 +80,11 @@ class Reader:
             self._run(["bash", "-euo", "pipefail", "-c", commands], block)
 
     def _toml(self, block: Block) -> None:
-        from wye.gateway.config import load_config
+        from wye.gateway.config import read_config
 
         path = self.folder / "wye.toml"
         path.write_text(block.text, encoding="utf-8")
-        load_config(path)
+        read_config(path)
 
     def _run(self, command: list[str], block: Block) -> None:
         done = subprocess.run(
