@@ -39,7 +39,7 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     first, *lines = head.split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     raw = await reader.readexactly(int(headers.get("content-length", "0")))
-    method, path, _ = first.split(" ")
+    _, path, _ = first.split(" ")
     if path == "/seen":
         return await reply(writer, 200, seen)
     if path == "/mend":

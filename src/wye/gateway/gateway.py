@@ -12,7 +12,9 @@ from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.metrics import Metrics
+from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
+from wye.gateway.schema import write_targets
 from wye.gateway.store import Store
 from wye.gateway.upstream import Upstream, UpstreamError, build_upstreams
 from wye.query.base import QueryRouter
@@ -73,7 +75,6 @@ def build(
         StoreError: the store cannot be opened.
     """
     upstreams = build_upstreams(config.targets)
-    service = RouterService(config, router)
     breakers = {
         t.name: Breaker(failures=config.breaker.failures, cooldown=config.breaker.cooldown)
         for t in config.targets
@@ -83,6 +84,12 @@ def build(
         batch_seconds=config.store.batch_seconds,
         max_pending=config.store.max_pending,
     )
+    try:
+        write_targets(store.engine, config.targets)
+        service = RouterService(config, router, spent_by_policy(store.engine))
+    except BaseException:
+        store.close()
+        raise
     metrics = Metrics()
     return Gateway(
         config=config,

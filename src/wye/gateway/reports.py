@@ -142,6 +142,18 @@ def by_target(engine: sa.Engine) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def spent_by_policy(engine: sa.Engine) -> dict[str, float]:
+    """USD that the requests of each policy have cost so far, by the policy's configured name."""
+    query = (
+        sa.select(decisions.c.policy_name, sa.func.sum(outcomes.c.cost_usd))
+        .join(outcomes, outcomes.c.decision_id == decisions.c.id)
+        .where(outcomes.c.cost_usd.is_not(None))
+        .group_by(decisions.c.policy_name)
+    )
+    with engine.connect() as connection:
+        return {str(row[0]): float(row[1]) for row in connection.execute(query)}
+
+
 def series(engine: sa.Engine, bucket: float, limit: int = 500) -> list[dict[str, Any]]:
     """Requests, spend and baseline spend in buckets of `bucket` seconds, oldest first.
 

@@ -13,17 +13,19 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from wye.gateway.config import Config, ConfigError, Target
+from wye.gateway.errors import ApiError
 from wye.gateway.estimates import Expected, expect, known_columns
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import DecisionRecord, new_id
 from wye.query.base import Candidate, QueryRouter
 from wye.query.features import describe_text
-from wye.query.policy import Choice, Policy
+from wye.query.policy import Choice, Policy, PolicyError
 
 DIRECT = "direct"
 
@@ -51,16 +53,20 @@ class RouterService:
     Args:
         config: targets, policies, baseline, seed.
         router: a fitted router; None when there is none, then priors alone speak.
+        spent: USD that each policy has spent before this start, by its name, so that a budget
+            holds across restarts.
 
     Raises:
         ConfigError: a policy's kind or parameters are wrong.
     """
 
-    def __init__(self, config: Config, router: QueryRouter | None) -> None:
+    def __init__(
+        self, config: Config, router: QueryRouter | None, spent: Mapping[str, float] | None = None
+    ) -> None:
         self.targets: tuple[Target, ...] = config.targets
         self.by_name = {t.name: t for t in config.targets}
         self.router_name = router.name if router is not None else "none"
-        self.policies = build_policies(config)
+        self.policies = build_policies(config, spent or {})
         self._keep_text = config.prompts_kept
         self._router = router
         self._columns = known_columns(router, config.targets)
@@ -68,6 +74,13 @@ class RouterService:
         self._version = _digest(config, router)
         self._baseline = config.baseline
         self._quality_sum = np.zeros(len(config.targets))
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Load what the first decision would otherwise wait for."""
+        if self._router is not None:
+            self._router.estimate(["What is the capital of Peru?"])
+        import_module("wye.core")
 
     @property
     def known(self) -> list[str]:
@@ -80,7 +93,7 @@ class RouterService:
         expected = expect(self._router, self.targets, self._columns, chat)
         self._quality_sum += expected.estimate.quality[0]
         policy = self.policies[policy_name]
-        choice = self._choose(policy, expected, excluded)
+        choice, excluded = self._choose(policy, expected, excluded)
         target = _target(choice, expected)
         reasons = choice.reasons[0] if choice is not None else ("every target is excluded",)
         record = self._record(
@@ -122,7 +135,8 @@ class RouterService:
         # The router's own cost was counted with the first choice.
         estimate = replace(routed.expected.estimate, router_cost=0.0)
         expected = replace(routed.expected, estimate=estimate)
-        return _target(self._choose(routed.policy, expected, excluded), expected)
+        choice, _ = self._choose(routed.policy, expected, excluded)
+        return _target(choice, expected)
 
     def settle(self, routed: Routed, cost: float) -> None:
         """Tell the policy what its last choice for this request really cost, in USD."""
@@ -155,13 +169,35 @@ class RouterService:
 
     def _choose(
         self, policy: Policy, expected: Expected, excluded: Mapping[str, str]
-    ) -> Choice | None:
-        allowed = np.array([t.name not in excluded for t in self.targets])
-        if not allowed.any():
-            return None
-        return policy.choose(
-            expected.estimate, allowed=allowed[np.newaxis], generator=self._generator
-        )
+    ) -> tuple[Choice | None, dict[str, str]]:
+        """What the policy chooses, and all that was excluded.
+
+        A policy that needs a figure which is unknown of some target chooses among the others.
+        """
+        estimate, left_out, failed = expected.estimate, dict(excluded), ""
+        for unknown in (None, "cost", "latency"):
+            if unknown is not None:
+                missing = ~np.isfinite(getattr(estimate, unknown)[0])
+                left_out = {**_unknown(self.targets, missing, unknown), **left_out}
+            allowed = np.array([t.name not in left_out for t in self.targets])
+            if not allowed.any():
+                break
+            try:
+                choice = policy.choose(
+                    estimate, allowed=allowed[np.newaxis], generator=self._generator
+                )
+            except PolicyError as error:
+                failed = str(error)
+            else:
+                return choice, left_out
+        if failed:
+            raise ApiError(
+                500,
+                f"the policy cannot choose: {failed}",
+                type="server_error",
+                code="policy_failed",
+            )
+        return None, left_out
 
     def _record(
         self,
@@ -198,8 +234,8 @@ class RouterService:
         )
 
 
-def build_policies(config: Config) -> dict[str, Policy]:
-    """The configured policies by name.
+def build_policies(config: Config, spent: Mapping[str, float]) -> dict[str, Policy]:
+    """The configured policies by name; a budget starts from what it has `spent` (USD) before.
 
     Raises:
         ConfigError: a kind is unknown or its parameters are wrong.
@@ -207,7 +243,10 @@ def build_policies(config: Config) -> dict[str, Policy]:
     built = {}
     for name, table in config.policies.items():
         try:
-            built[name] = _policy({"kind": table.kind, **table.params})
+            params = dict(table.params)
+            if table.kind == "budget" and name in spent:
+                params.setdefault("spent", spent[name])
+            built[name] = _policy({"kind": table.kind, **params})
         except (ValueError, TypeError) as error:
             raise ConfigError(f"[policies.{name}]: {error}") from error
     return built
@@ -221,6 +260,16 @@ def _policy(table: Mapping[str, Any]) -> Policy:
     if isinstance(params.get("inner"), Mapping):
         params["inner"] = _policy(params["inner"])
     return get_policy(str(table.get("kind")), **params)
+
+
+def _unknown(targets: Sequence[Target], missing: np.ndarray, figure: str) -> dict[str, str]:
+    """Why targets without a figure that the policy needs are left out."""
+    remedy = {"cost": "set its prices in wye.toml", "latency": "train a router on measured answers"}
+    return {
+        target.name: f"the policy needs its {figure}, which is unknown; {remedy[figure]}"
+        for target, lacks in zip(targets, missing, strict=True)
+        if lacks
+    }
 
 
 def _target(choice: Choice | None, expected: Expected) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from wye.errors import WyeError
+from wye.gateway.config import Target
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, Record
 
 VERSION = 1
@@ -67,6 +69,16 @@ feedback = sa.Table(
     sa.Column("comment", sa.Text),
 )
 
+targets = sa.Table(
+    "targets",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("price_in_per_mtok", sa.Float),
+    sa.Column("price_out_per_mtok", sa.Float),
+    sa.Column("context", sa.Integer),
+)
+
 _TABLES: dict[type, sa.Table] = {
     DecisionRecord: decisions,
     OutcomeRecord: outcomes,
@@ -122,6 +134,15 @@ def connect(path: Path) -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:
+    """Remember the configured targets and their prices beside those of earlier configurations."""
+    rows = [{column.name: getattr(t, column.name) for column in targets.columns} for t in known]
+    with engine.begin() as connection:
+        names = [row["name"] for row in rows]
+        connection.execute(sa.delete(targets).where(targets.c.name.in_(names)))
+        connection.execute(sa.insert(targets), rows)
 
 
 def row_of(record: Record) -> tuple[sa.Table, dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""A real gateway on a loopback port, and a real process that plays the outside world."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from wye.gateway.app import create_app
+from wye.gateway.config import Config
+from wye.gateway.gateway import Gateway
+from wye.query.base import QueryRouter
+
+
+class World:
+    """The process of `outside_world.py`."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("outside_world.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+
+    def target(self, name: str, **values: Any) -> dict[str, Any]:
+        """A target that behaves as its `model` says; its own name says so where none is given."""
+        prices = {"price_in_per_mtok": 1.0, "price_out_per_mtok": 2.0}
+        return {"name": name, "base_url": self.base_url, **prices, **values}
+
+    def seen(self, model: str) -> list[dict[str, Any]]:
+        """Requests that came for `model`, oldest first."""
+        notes = httpx.get(f"http://127.0.0.1:{self.port}/seen").json()
+        return [note for note in notes if note["body"]["model"] == model]
+
+    def mend(self) -> None:
+        httpx.post(f"http://127.0.0.1:{self.port}/mend")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Served:
+    """A gateway behind uvicorn, in a thread of its own."""
+
+    def __init__(self, config: Config, router: QueryRouter | None = None) -> None:
+        app = create_app(config, router)
+        self.gateway: Gateway = app.state.gateway
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        settings = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._server.serve(sockets=[self._socket]))
+        )
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert self._thread.is_alive(), "the gateway did not start"
+            assert time.monotonic() < deadline, "the gateway did not start in time"
+            time.sleep(0.005)
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+
+    def ask(self, model: str = "wye", text: str = "What is 6 x 7?", **fields: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        return self.http.post("/v1/chat/completions", json=body)
+
+    def decision(self, answer: httpx.Response) -> dict[str, Any]:
+        found = self.http.get(f"/v1/decisions/{answer.headers['x-wye-decision']}")
+        assert found.status_code == 200, found.text
+        return dict(found.json())
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the gateway did not stop"
+        self.http.close()
+        self.openai.close()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.stop()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a gateway from the values of a configuration; its store is in the test's folder."""
+    started: list[Served] = []
+
+    def start(router: QueryRouter | None = None, **values: Any) -> Served:
+        values.setdefault("store", {})
+        values["store"] = {"path": str(tmp_path / "gateway.db"), **values["store"]}
+        values.setdefault("policies", {"quality": {"kind": "quality"}})
+        started.append(Served(Config.model_validate(values), router))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until `check` holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="eventually")
+def _eventually() -> Callable[..., None]:
+    return eventually
