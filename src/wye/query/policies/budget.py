@@ -225,8 +225,8 @@ class Budget(Policy):
                 return (f"no model fits into the {usd(left)} that are left for this batch",)
             return (
                 (
-                    f"{estimate.models[chosen]} is part of the plan with the best total quality for "
-                    f"{len(estimate)} queries within {usd(left)}: expected quality "
+                    f"{estimate.models[chosen]} is part of the plan with the best total quality "
+                    f"for {len(estimate)} queries within {usd(left)}: expected quality "
                     f"{estimate.quality[i, chosen]:.3f} for {usd(float(estimate.cost[i, chosen]))}"
                 ),
                 f"{usd(float(worst[i, chosen]))} is reserved for it",

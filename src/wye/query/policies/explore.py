@@ -90,8 +90,8 @@ class Explore(Policy):
                 return choice.reasons[i]
             return (
                 (
-                    f"{estimate.models[int(target[i])]} was drawn at random among {int(n[i])} models "
-                    f"to learn from its answer (share of such queries: {self.epsilon:g})"
+                    f"{estimate.models[int(target[i])]} was drawn at random among {int(n[i])} "
+                    f"models to learn from its answer (share of such queries: {self.epsilon:g})"
                 ),
                 f"without exploring it would have been {estimate.models[int(greedy[i])]}",
             )

@@ -241,4 +241,5 @@ def _nearest_correlation(matrix: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     fixed: FloatArray = (vectors * np.clip(values, 1e-9, None)) @ vectors.T
     scale = np.sqrt(np.diag(fixed))
-    return fixed / np.outer(scale, scale)
+    unit: FloatArray = fixed / np.outer(scale, scale)
+    return unit

@@ -8,11 +8,10 @@ another takes it as `inner=`, last, and the rest of the spec is the inner one:
 from __future__ import annotations
 
 import difflib
-import inspect
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from wye.query.policy import Policy, PolicyError
+from wye.query.policy import Policy, PolicyError, parameter_names
 
 BUILT_IN = {
     "quality": "wye.query.policies.quality:Quality",
@@ -45,7 +44,7 @@ def get_policy(name: str, **params: Parameter) -> Policy:
         'utility(cost_weight=50.0, latency_weight=0.0)'
     """
     made = _policy_class(name)
-    known = [p for p in inspect.signature(made.__init__).parameters if p != "self"]
+    known = list(parameter_names(made))
     for given in params:
         if given not in known:
             raise PolicyError(

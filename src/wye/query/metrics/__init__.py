@@ -1,0 +1,1 @@
+"""Figures of the honest report: one file a family of metrics, each with its source and formula."""
