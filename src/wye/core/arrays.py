@@ -66,6 +66,17 @@ def is_numpy(xp: Any) -> bool:
     return bool(xp.__name__ in ("array_api_compat.numpy", "numpy"))
 
 
+def is_floating(x: Array) -> bool:
+    """Whether `x` holds real floating-point numbers."""
+    kind = getattr(x.dtype, "kind", None)
+    if kind is not None:
+        return bool(kind == "f")
+    floating = getattr(x.dtype, "is_floating_point", None)
+    if floating is not None:
+        return bool(floating)
+    return bool(namespace(x).isdtype(x.dtype, "real floating"))
+
+
 def detach(x: Array) -> Array:
     """`x` without its gradient history; `x` itself where arrays have none."""
     return x.detach() if hasattr(x, "detach") else x
@@ -78,7 +89,9 @@ def to_numpy(x: Array) -> NDArray[Any]:
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         # bfloat16 and other types that NumPy does not know
-        return np.asarray(x.float().numpy() if x.dtype.itemsize < 4 and _floating(x) else x.numpy())
+        return np.asarray(
+            x.float().numpy() if x.dtype.itemsize < 4 and is_floating(x) else x.numpy()
+        )
     return np.asarray(x)
 
 
@@ -240,10 +253,6 @@ def any_nan(x: Array) -> bool:
     """Whether `x` holds a NaN."""
     xp = namespace(x)
     return bool(xp.any(xp.isnan(x)))
-
-
-def _floating(x: Array) -> bool:
-    return bool(namespace(x).isdtype(x.dtype, "real floating"))
 
 
 def _largest_numpy(x: NDArray[Any], k: int) -> NDArray[np.int64]:

@@ -57,9 +57,15 @@ def merge_partials(out: Array, lse: Array) -> tuple[Array, Array]:
             "and [P, ..., L] with at least one part"
         )
     xp = namespace(out, lse)
-    total = arrays.log_sum_exp(lse, axis=0)
-    floor = xp.where(total == -float("inf"), xp.zeros_like(total), total)
-    share = xp.exp(lse - floor)[..., None]
+    peak = arrays.detach(xp.max(lse, axis=0, keepdims=True))
+    peak = xp.where(peak == -float("inf"), xp.zeros_like(peak), peak)
+    powers = xp.exp(lse - peak)
+    mass = xp.sum(powers, axis=0)
+    nothing = mass == 0
+    mass = xp.where(nothing, xp.ones_like(mass), mass)
     # A part without keys may carry anything, NaN too: a product with 0 would let it through.
-    seen = xp.where(share > 0, out, xp.zeros_like(out))
-    return xp.sum(share * seen, axis=0), total[0, ...]
+    seen = xp.where(powers[..., None] > 0, out, xp.zeros_like(out))
+    # Dividing by the mass, rather than subtracting its logarithm, keeps large l from costing digits.
+    merged = xp.sum(powers[..., None] * seen, axis=0) / mass[..., None]
+    total = xp.where(nothing, xp.full_like(mass, -float("inf")), xp.log(mass) + peak[0, ...])
+    return merged, total

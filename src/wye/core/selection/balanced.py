@@ -9,8 +9,8 @@ whose minimiser in one block, the other fixed, lies between two order statistics
     p_s = (k+1)-th largest of s_s. - q,
     q_t = max(0, middle of the quota_t-th and the (quota_t + 1)-th largest of s_.t - p).
 The paper takes the lower end for q too; there the marginal source of every target is left without
-a preference, which matters in small batches. The choice is the top k of s - q. A choice by prices is nearly, not exactly, within the quota;
-`wye.core.assignment` is exact and slower.
+a preference, which matters in small batches. The choice is the top k of s - q. A choice by
+prices is nearly, not exactly, within the quota; `wye.core.assignment` is exact and slower.
 
 Shape letters: S sources, T targets.
 """

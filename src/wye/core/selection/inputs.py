@@ -9,20 +9,27 @@ Shape letters: S sources, T targets.
 
 from __future__ import annotations
 
-from wye.core.arrays import Array, SelectionError, namespace
+from wye.core.arrays import Array, SelectionError, is_floating, namespace
 
 
 def check_scores(scores: Array) -> tuple[int, int]:
     """S and T of a score matrix.
 
     Raises:
-        SelectionError: `scores` is not a floating matrix.
+        SelectionError: `scores` is no matrix of floats.
     """
-    if len(scores.shape) != 2:
+    shape = getattr(scores, "shape", None)
+    if shape is None:
         raise SelectionError(
-            f"scores have shape {tuple(scores.shape)}, expected [S, T]; one query alone is [1, T]"
+            f"scores are a {type(scores).__name__}, expected an array of one array library"
         )
-    return int(scores.shape[0]), int(scores.shape[1])
+    if len(shape) != 2:
+        raise SelectionError(
+            f"scores have shape {tuple(shape)}, expected [S, T]; one query alone is [1, T]"
+        )
+    if not is_floating(scores):
+        raise SelectionError(f"scores are {scores.dtype}, expected floats: convert them first")
+    return shape[0], shape[1]
 
 
 def check_k(k: int, width: int, *, what: str = "targets") -> None:

@@ -79,7 +79,7 @@ def makespan(
         >>> import numpy as np
         >>> plan = makespan(np.array([3.0, 3.0, 2.0, 2.0, 2.0]), 2)
         >>> plan.target.tolist()
-        [0, 0, 1, 1, 1]
+        [1, 1, 0, 0, 0]
     """
     return solve_makespan(
         cost, n_targets, size=size, capacity=capacity, allowed=allowed, exact=exact
@@ -217,6 +217,8 @@ def _improve(matrix: FloatArray, sizes: FloatArray, room: FloatArray, choice: In
         left = room * (1 + _ROUNDING) - np.bincount(choice, weights=sizes, minlength=width)
         busiest = int(np.argmax(load))
         peak = load[busiest] * (1 - _ROUNDING)
+        if not peak > 0:
+            break
         mine = np.nonzero(choice == busiest)[0]
         after = np.maximum(
             load[None, :] + matrix[mine], (load[busiest] - matrix[mine, busiest])[:, None]

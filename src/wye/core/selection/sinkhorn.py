@@ -53,13 +53,13 @@ def transport(
         raise SelectionError(f"rounds={rounds}, expected at least 1")
     xp = namespace(scores)
     open_scores = masked(scores, allowed)
+    if n_sources == 0:
+        return open_scores
     kernel = arrays.detach(open_scores) / epsilon
     log_quota = _log_quota(quota, kernel, n_sources, n_targets)
     wanted = xp.exp(log_quota)
     row = xp.zeros_like(kernel[:, :1])
     column = xp.zeros_like(kernel[:1, :])
-    if n_sources == 0:
-        return open_scores
     for _ in range(rounds):
         column = log_quota - _finite(arrays.log_sum_exp(kernel + row, axis=0))
         row = -_finite(arrays.log_sum_exp(kernel + column, axis=1))
@@ -125,8 +125,7 @@ def sinkhorn(
 def _log_quota(quota: Array | None, kernel: Array, n_sources: int, n_targets: int) -> Array:
     xp = namespace(kernel)
     if quota is None:
-        equal = math.log(max(n_sources, 1) / max(n_targets, 1))
-        return xp.full_like(kernel[:1, :], equal) if n_sources else xp.zeros_like(kernel[:1, :])
+        return xp.full_like(kernel[:1, :], math.log(n_sources / n_targets))
     if tuple(quota.shape) != (n_targets,):
         raise SelectionError(f"quota has shape {tuple(quota.shape)}, expected [T={n_targets}]")
     share = xp.astype(quota, kernel.dtype)
