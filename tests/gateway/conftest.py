@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class World:
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", verify=False)
 
     def target(self, name: str, **values: Any) -> dict[str, Any]:
         """A target that behaves as its `model` says; its own name says so where none is given."""
@@ -42,13 +44,14 @@ class World:
 
     def seen(self, model: str) -> list[dict[str, Any]]:
         """Requests that came for `model`, oldest first."""
-        notes = httpx.get(f"http://127.0.0.1:{self.port}/seen").json()
+        notes = self._http.get("/seen").json()
         return [note for note in notes if note["body"]["model"] == model]
 
     def mend(self) -> None:
-        httpx.post(f"http://127.0.0.1:{self.port}/mend")
+        self._http.post("/mend")
 
     def stop(self) -> None:
+        self._http.close()
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None
@@ -75,10 +78,15 @@ class Served:
             assert self._thread.is_alive(), "the gateway did not start"
             assert time.monotonic() < deadline, "the gateway did not start in time"
             time.sleep(0.005)
-        self.http = httpx.Client(base_url=self.url, timeout=30)
-        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+        self.http = httpx.Client(base_url=self.url, timeout=30, verify=False)
 
-    def ask(self, model: str = "wye", text: str = "What is 6 x 7?", **fields: Any) -> httpx.Response:
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+
+    def ask(
+        self, model: str = "wye", text: str = "What is 6 x 7?", **fields: Any
+    ) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
         return self.http.post("/v1/chat/completions", json=body)
 
@@ -92,7 +100,8 @@ class Served:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the gateway did not stop"
         self.http.close()
-        self.openai.close()
+        if "openai" in vars(self):
+            self.openai.close()
 
 
 Serve = Callable[..., Served]

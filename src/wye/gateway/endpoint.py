@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -35,8 +37,11 @@ class Endpoint(Upstream):
     async def start(self) -> None:
         """Open the connection pool."""
         times = self._target.timeouts
+        base_url = str(self._target.base_url).rstrip("/") + "/"
         self._client = httpx.AsyncClient(
-            base_url=str(self._target.base_url).rstrip("/") + "/",
+            base_url=base_url,
+            # Plain http never uses the certificates, and loading them takes longer than the rest.
+            verify=_certificates() if base_url.startswith("https:") else False,
             timeout=httpx.Timeout(None, connect=times.connect, write=times.first_byte),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
             follow_redirects=False,
@@ -78,6 +83,9 @@ class Endpoint(Upstream):
         try:
             async with asyncio.timeout_at(first):
                 response = await self._send(body)
+            kind = response.headers.get("content-type", "")
+            if "json" in kind or "html" in kind:
+                raise self._error(f"did not stream, it sent {kind}", Fault.GARBAGE)
             pieces = sse.events(response.aiter_bytes())
             until = first
             while True:
@@ -211,6 +219,12 @@ class Endpoint(Upstream):
             body=body,
             retry_after=retry_after,
         )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The trusted certificates, loaded once for all endpoints."""
+    return httpx.create_ssl_context()
 
 
 async def _head(response: httpx.Response) -> bytes:

@@ -1,0 +1,204 @@
+"""What a client sees, and what is remembered, when an upstream misbehaves in every way we know."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import openai
+import pytest
+
+from wye.gateway.breaker import State
+
+FAULTS = {
+    "500": "status",
+    "401": "status",
+    "429": "rate_limit",
+    "reset": "reset",
+    "garbage": "garbage",
+    "no-choices": "garbage",
+    "hang": "timeout",
+    "context": "context",
+}
+IMPATIENT = {"connect": 0.5, "first_byte": 0.4, "total": 0.8}
+
+
+def two(world, broken, **values):
+    """A target in trouble that the policy prefers, and a sound one."""
+    return [
+        world.target("broken", model=broken, quality=0.9, timeouts=IMPATIENT, **values),
+        world.target("sound", model="ok@sound", quality=0.5),
+    ]
+
+
+def data(response):
+    """The JSON payloads of a stream, without [DONE]."""
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_next_best_target_answers_at_once(serve, world, fault, stream):
+    served = serve(targets=two(world, fault))
+    answer = served.ask(stream=stream)
+    assert answer.status_code == 200
+    assert answer.headers["x-wye-target"] == "sound"
+    decision = served.decision(answer)
+    assert decision["target"] == "broken"
+    assert decision["outcome"]["target"] == "sound"
+    [attempt] = decision["outcome"]["attempts"]
+    assert (attempt["target"], attempt["fault"]) == ("broken", FAULTS[fault])
+    assert any("Asked in vain: broken" in line for line in decision["explanation"])
+
+
+def test_a_port_where_nobody_listens_is_passed_over(serve, world):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        base_url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    targets = two(world, "ok")
+    targets[0]["base_url"] = base_url
+    answer = serve(targets=targets).ask()
+    assert answer.headers["x-wye-target"] == "sound"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_when_none_is_left_the_client_gets_503_that_says_why_of_each(serve, world, stream):
+    served = serve(
+        targets=[world.target("first", model="500"), world.target("second", model="reset")]
+    )
+    answer = served.ask(stream=stream)
+    assert answer.status_code == 503
+    error = answer.json()["error"]
+    assert error["type"] == "server_error"
+    assert error["code"] == "no_target_left"
+    assert "first answered 500" in error["message"]
+    assert "second broke the connection" in error["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+    outcome = served.decision(answer)["outcome"]
+    assert (outcome["status"], outcome["http_status"]) == ("error", 503)
+    with pytest.raises(openai.InternalServerError, match="no target is left"):
+        served.openai.chat.completions.create(
+            model="wye", messages=[{"role": "user", "content": "hi"}]
+        )
+
+
+def test_a_target_asked_for_by_name_has_no_stand_in(serve, world):
+    served = serve(targets=two(world, "500"))
+    asked = len(world.seen("ok@sound"))
+    assert served.ask("broken").status_code == 503
+    assert len(world.seen("ok@sound")) == asked
+
+
+@pytest.mark.parametrize("model", ["cut-midway", "reset-midway", "garbage-stream", "hang-midway"])
+def test_a_stream_that_breaks_off_ends_in_an_error_and_not_in_another_answer(serve, world, model):
+    served = serve(targets=two(world, model))
+    answer = served.ask(stream=True)
+    assert answer.headers["x-wye-target"] == "broken"
+    *pieces, last = data(answer)
+    said = "".join(p["choices"][0]["delta"].get("content", "") for p in pieces)
+    assert said == "The answer is"
+    assert last["error"]["code"] == "upstream_broke_off"
+    assert "data: [DONE]" not in answer.text
+    outcome = served.decision(answer)["outcome"]
+    assert outcome["status"] == "error"
+    assert outcome["target"] == "broken"
+    assert outcome["tokens_estimated"] is True
+
+
+def test_the_official_client_raises_when_a_stream_breaks_off(serve, world):
+    served = serve(targets=[world.target("cut-midway")])
+    stream = served.openai.chat.completions.create(
+        model="wye", messages=[{"role": "user", "content": "hi"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match="cut its stream short"):
+        list(stream)
+
+
+def test_a_request_that_the_upstream_calls_wrong_is_not_tried_elsewhere(serve, world):
+    served = serve(targets=two(world, "400"))
+    before = len(world.seen("ok@sound"))
+    answer = served.ask()
+    assert answer.status_code == 400
+    assert answer.json()["error"] == {
+        "message": "top_k is unknown",
+        "type": "invalid_request_error",
+        "param": "top_k",
+        "code": "unknown_parameter",
+    }
+    assert len(world.seen("ok@sound")) == before
+    assert served.gateway.breakers["broken"].state is State.CLOSED
+
+
+def test_a_request_too_long_for_every_target_is_the_clients_fault(serve, world):
+    served = serve(targets=[world.target("context")])
+    answer = served.ask()
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "no_target_fits"
+
+
+def test_repeated_failures_open_the_circuit_and_the_target_is_no_candidate(serve, world):
+    served = serve(targets=two(world, "500@circuit"), breaker={"failures": 2, "cooldown": 60})
+    served.ask()
+    served.ask()
+    asked = len(world.seen("500@circuit"))
+    answer = served.ask()
+    assert asked == 2
+    assert len(world.seen("500@circuit")) == asked
+    decision = served.decision(answer)
+    assert decision["target"] == "sound"
+    assert "left alone" in decision["excluded"]["broken"]
+    assert any("broken was left out" in reason for reason in decision["reasons"])
+    health = served.http.get("/healthz").json()
+    assert health["targets"] == {"broken": "open", "sound": "closed"}
+    assert 'wye_circuit_open{target="broken"} 1.0' in served.http.get("/metrics").text
+
+
+def test_a_mended_target_comes_back_after_one_good_probe(serve, world, eventually):
+    served = serve(targets=two(world, "flaky"), breaker={"failures": 1, "cooldown": 0.2})
+    assert served.ask().headers["x-wye-target"] == "sound"
+    assert served.gateway.breakers["broken"].state is State.OPEN
+    world.mend()
+    eventually(lambda: served.gateway.breakers["broken"].state is State.HALF_OPEN)
+    assert served.ask().headers["x-wye-target"] == "broken"
+    assert served.gateway.breakers["broken"].state is State.CLOSED
+
+
+def test_health_is_503_when_every_circuit_is_open(serve, world):
+    served = serve(
+        targets=[world.target("only", model="500")], breaker={"failures": 1, "cooldown": 60}
+    )
+    served.ask()
+    health = served.http.get("/healthz")
+    assert health.status_code == 503
+    assert health.json()["status"] == "unavailable"
+    again = served.ask()
+    assert again.status_code == 503
+    assert int(again.headers["retry-after"]) > 50
+
+
+def test_a_target_that_asks_to_be_left_alone_is(serve, world):
+    served = serve(targets=two(world, "429"))
+    served.ask()
+    assert 6 < served.gateway.breakers["broken"].retry_after <= 7
+
+
+def test_the_key_goes_to_the_upstream_and_nowhere_else(serve, world, monkeypatch):
+    monkeypatch.setenv("OUTSIDE_KEY", "sk-very-secret")
+    served = serve(targets=[world.target("500@key", api_key_env="OUTSIDE_KEY")])
+    answer = served.ask(echo_key="sk-very-secret")
+    assert world.seen("500@key")[-1]["authorization"] == "Bearer sk-very-secret"
+    everything = (
+        answer.text
+        + json.dumps(served.decision(answer))
+        + served.http.get("/metrics").text
+        + served.http.get("/api/summary").text
+    )
+    assert "[key]" in answer.text
+    assert "sk-very-secret" not in everything
+
+
+def test_a_missing_key_is_said_by_its_variable(serve, world, monkeypatch):
+    monkeypatch.delenv("OUTSIDE_KEY", raising=False)
+    served = serve(targets=[world.target("ok", api_key_env="OUTSIDE_KEY")])
+    assert "OUTSIDE_KEY is not set" in served.ask().json()["error"]["message"]
