@@ -81,12 +81,12 @@ class StoreTable(_Table):
     max_pending: Annotated[int, Field(ge=1)] = 10_000
 
     def file(self) -> Path:
-        """The SQLite file; in the user's data folder when no path is given."""
+        """The SQLite file; in the user's state folder when no path is given."""
         if self.path is not None:
             return self.path
-        from platformdirs import user_data_path
+        from platformdirs import user_state_path
 
-        return user_data_path("wye") / "gateway.db"
+        return user_state_path("wye") / "gateway.db"
 
 
 class Router(_Table):

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from wye.gateway import reports
 from wye.gateway.decision_routes import decision, whole_number
 from wye.gateway.errors import bad_request
+from wye.gateway.frontier import frontier_of_log
 from wye.gateway.gateway import Gateway
 
 __all__ = ["decision", "decisions", "frontier", "playground", "series", "summary"]
@@ -55,12 +56,16 @@ async def series(request: Request) -> Response:
 
 
 async def frontier(request: Request) -> Response:
-    """Cost against quality of the targets and the router, as the router's data measured them."""
+    """Cost against quality: as the router's data measured it, else as the log tells."""
     gateway: Gateway = request.app.state.gateway
     if gateway.frontier is not None:
         return JSONResponse(dict(gateway.frontier))
-    note = "No outcomes are known of these targets: train a router, or give feedback."
-    return JSONResponse({"points": [], "note": note})
+
+    def read() -> dict[str, Any]:
+        gateway.store.flush()
+        return frontier_of_log(gateway.store.engine)
+
+    return JSONResponse(await asyncio.to_thread(read))
 
 
 async def playground(request: Request) -> Response:

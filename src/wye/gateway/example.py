@@ -106,7 +106,7 @@ port = 8484
 # max_body_mb = 10.0
 
 [store]
-# Decisions and outcomes (SQLite). Without a path: gateway.db in your user data folder.
+# Decisions and outcomes (SQLite). Without a path: gateway.db in your user state folder.
 # path = "gateway.db"
 # The text of each request is kept, so that `wye train --from-log` can learn from it. The default
 # keeps it while only this machine can connect, and not otherwise.

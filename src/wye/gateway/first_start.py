@@ -19,6 +19,7 @@ import numpy as np
 
 from wye.errors import WyeError
 from wye.gateway.config import Config
+from wye.gateway.frontier import frontier_of
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -28,7 +29,7 @@ Progress = Callable[[str], None]
 
 logger = logging.getLogger("wye.gateway")
 _PROMPTS = 24
-_WEIGHTS = (0.0, *np.geomspace(1.0, 1e6, 25))
+_STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,22 @@ def embedded_config(data: RoutingData) -> Config:
                 "description": strategy.description,
             }
         )
-    return Config.model_validate({"targets": targets})
+    weight = _cost_weight(data)
+    policies = {
+        "balanced": {"kind": "utility", "cost_weight": weight},
+        "quality": {"kind": "quality"},
+        "thrifty": {"kind": "utility", "cost_weight": 10 * weight},
+    }
+    return Config.model_validate({"targets": targets, "policies": policies})
+
+
+def _cost_weight(data: RoutingData) -> float:
+    """Quality per USD at which the dearest strategy must be better than the cheapest by `_STEP`.
+
+    Two significant digits, since a person reads it in every reason.
+    """
+    mean = np.nanmean(data.part("train").cost, axis=0)
+    return float(f"{_STEP / (mean.max() - mean.min()):.2g}")
 
 
 def embedded_router(data: RoutingData, progress: Progress) -> Ready:
@@ -93,75 +109,13 @@ def playground(data: RoutingData) -> tuple[Mapping[str, Any], ...]:
     return tuple(prompts[:_PROMPTS])
 
 
-def measure_frontier(router: QueryRouter, test: RoutingData) -> dict[str, Any]:
-    """Mean cost in USD and mean quality on `test` of each target, the router and the oracle."""
-    from wye.query.policies import get_policy
-
-    test = test.with_models(router.models_)
-    known = np.isfinite(test.quality) & np.isfinite(test.cost)
-    rows = np.asarray(known.all(axis=1), dtype=np.bool_)
-    test = test.where(rows)
-    quality, cost = test.quality, test.cost
-    points = [
-        _point(name, "single", cost[:, i], quality[:, i]) for i, name in enumerate(test.model_names)
-    ]
-    estimate = router.estimate(test.texts)
-    everyone = np.arange(len(test))
-    seen = set()
-    for weight in _WEIGHTS:
-        policy = get_policy("utility", cost_weight=float(weight))
-        plan = policy.choose(estimate).plan
-        target = np.asarray(plan.target)
-        if target.tobytes() in seen:
-            continue
-        seen.add(target.tobytes())
-        label = f"router, cost_weight={weight:.3g}"
-        points.append(_point(label, "router", cost[everyone, target], quality[everyone, target]))
-    best = np.lexsort((cost, -quality), axis=1)[:, 0]
-    points.append(_point("oracle", "oracle", cost[everyone, best], quality[everyone, best]))
-    points += _mixes(points)
-    note = (
-        f"Measured on {len(test)} questions of the set {test.name!r} that the router has not seen; "
-        "cost is the mean per answer."
-    )
-    return {"points": points, "note": note}
-
-
-def _mixes(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The corners of the best mixes of single targets: the upper convex hull of their points."""
-    singles = sorted(
-        (p for p in points if p["kind"] == "single"), key=lambda p: (p["cost_usd"], -p["quality"])
-    )
-    hull: list[dict[str, Any]] = []
-    for point in singles:
-        if hull and point["quality"] <= hull[-1]["quality"]:
-            continue
-        while len(hull) >= 2 and _slope(hull[-2], point) >= _slope(hull[-2], hull[-1]):
-            hull.pop()
-        hull.append(point)
-    return [{**p, "kind": "mix", "label": f"mix at {p['label']}"} for p in hull]
-
-
-def _slope(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
-    run = right["cost_usd"] - left["cost_usd"]
-    rise = float(right["quality"] - left["quality"])
-    return rise / run if run > 0 else float("inf")
-
-
-def _point(label: str, kind: str, cost: np.ndarray, quality: np.ndarray) -> dict[str, Any]:
-    return {
-        "label": label,
-        "kind": kind,
-        "cost_usd": float(cost.mean()),
-        "quality": float(quality.mean()),
-    }
-
-
 def _train(data: RoutingData, folder: Path) -> tuple[QueryRouter, dict[str, Any]]:
     from wye.query import get_router
+    from wye.query.report import evaluate
 
     router = get_router("auto").fit(data.part("train"))
-    frontier = measure_frontier(router, data.part("test"))
+    report = evaluate(router, data.part("test"), bootstrap=0, latency_samples=20)
+    frontier = frontier_of(report)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         router.save(folder)
