@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,32 @@ def answer_of(model: str, prompt: str) -> str:
     return f"{model} heard: {prompt}"
 
 
+class Switch:
+    """Turns the upstream off for a while, as an outage does."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        self.on = False
+        try:
+            yield
+        finally:
+            self.on = True
+
+
+SWITCH = Switch()
+
+
+@pytest.fixture
+def upstream_switch() -> Switch:
+    return SWITCH
+
+
 async def _complete(request: Request) -> Response:
+    if not SWITCH.on:
+        return JSONResponse({"error": {"message": "the upstream is down"}}, 503)
     body = await request.json()
     text = answer_of(body["model"], body["messages"][-1]["content"])
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
@@ -108,11 +134,14 @@ StartGateway = Callable[..., Served]
 
 @pytest.fixture(scope="session")
 def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> StartGateway:
-    """Start a gateway over the upstream: `start_gateway(store=path, port=0)`; the caller stops it."""
+    """Start a gateway over the upstream; the caller stops it.
+
+    `start_gateway(store=path, port=0, **of_the_app)`, the last as in `create_app`.
+    """
     from wye.gateway.app import create_app
     from wye.gateway.config import parse_config
 
-    def start(store: Path | None = None, port: int = 0) -> Served:
+    def start(store: Path | None = None, port: int = 0, **of_the_app: Any) -> Served:
         store = store or tmp_path_factory.mktemp("gateway") / "gateway.db"
         targets = "".join(
             f'[[targets]]\nname = "{name}"\nbase_url = "{upstream}"\nquality = {quality}\n'
@@ -128,7 +157,7 @@ def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> St
             f'default_policy = "cheap"\n{targets}{policies}'
             f"[store]\npath = {json.dumps(str(store))}\nbatch_seconds = 0.05\n"
         )
-        return Served(create_app(parse_config(text)), port)
+        return Served(create_app(parse_config(text), **of_the_app), port)
 
     return start
 
@@ -146,7 +175,10 @@ def send() -> Callable[..., httpx.Response]:
 
 @pytest.fixture(scope="session")
 def busy(start_gateway: StartGateway) -> Iterator[Served]:
-    """A gateway that answered twenty prompts, two of them hostile, and got some feedback."""
+    """A gateway that answered twenty prompts, two of them hostile, and got some feedback.
+
+    Tests count its figures, so none asks it anything more: that is what `open_gateway` is for.
+    """
     server = start_gateway()
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
     for k in range(18):
@@ -158,6 +190,16 @@ def busy(start_gateway: StartGateway) -> Iterator[Served]:
     ask(server.url, hostile)
     ask(server.url, f"{hostile} again", "large")
     wait_for_requests(server.url, 20)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def open_gateway(start_gateway: StartGateway) -> Iterator[Served]:
+    """A gateway that any test may ask; its figures are nobody's to count."""
+    server = start_gateway()
+    for prompt in ("Who are you?", "What is two and two?"):
+        ask(server.url, prompt)
     yield server
     server.stop()
 

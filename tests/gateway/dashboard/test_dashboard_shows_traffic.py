@@ -137,7 +137,12 @@ def test_a_decision_opens_with_all_candidates_and_reasons(busy, look) -> None:
     for reason in truth["reasons"]:
         assert panel.get_by_role("listitem").filter(has_text=reason).is_visible()
     shown = panel.inner_text()
-    for word in ("Propensity", "Policy", "Router", *(k.replace("_", " ") for k in truth["features"])):
+    for word in (
+        "Propensity",
+        "Policy",
+        "Router",
+        *(k.replace("_", " ") for k in truth["features"]),
+    ):
         assert word in shown
     page.keyboard.press("Escape")
     panel.wait_for(state="hidden")

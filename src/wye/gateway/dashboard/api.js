@@ -61,15 +61,12 @@ export function decisions(limit, before = null) {
   return read(`api/decisions?${query}`);
 }
 
-/** One decision, waited for: the store writes in batches, shortly after the answer. */
-export async function decisionOnceWritten(id, attempts = 8) {
+/** A decision with its outcome, which is written a moment after the last piece of the answer. */
+export async function settledDecision(id, attempts = 6) {
   for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await decision(id);
-    } catch (error) {
-      if (error.status !== 404 || attempt >= attempts) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 120 * attempt));
-    }
+    const found = await decision(id);
+    if (found.outcome || attempt >= attempts) return found;
+    await new Promise((resolve) => setTimeout(resolve, 60 * attempt));
   }
 }
 

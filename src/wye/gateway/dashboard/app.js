@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { startConnect } from "./connect.js";
 import { fetchDecisions, showDecisions, startDecisions } from "./decisions.js";
 import { startDetail } from "./detail.js";
-import { byId, setText, show, whenChanged } from "./dom.js";
+import { byId, setAttribute, setText, show, whenChanged } from "./dom.js";
 import { showFigures } from "./figures.js";
 import * as format from "./format.js";
 import { drawable, drawFrontier, frontierRows } from "./frontier.js";
@@ -13,8 +13,10 @@ import { drawSeries, hasTraffic } from "./series.js";
 import { showTargets } from "./targets.js";
 
 const EVERY_MS = 3000;
+const MOST_BARS = 120;
 const SLOWEST_MS = 30_000;
 const FRONTIER_EVERY = 10;
+const NO_REPORT = "No report yet: train a router with `wye train` to see what it would save.";
 
 let rounds = 0;
 let failures = 0;
@@ -47,6 +49,14 @@ function showSummary(summary) {
 
 const bucket = () => Number(document.querySelector("input[name=bucket]:checked").value);
 
+/** The shortest bar under which the traffic so far fills the chart without crowding it. */
+function chooseBucket(since) {
+  const age = since ? Date.now() / 1000 - since : 0;
+  const inputs = [...document.querySelectorAll("input[name=bucket]")];
+  const fitting = inputs.find((input) => age / Number(input.value) <= MOST_BARS);
+  (fitting ?? inputs.at(-1)).checked = true;
+}
+
 function drawTraffic() {
   const some = hasTraffic(latestSeries);
   const holder = byId("series");
@@ -77,7 +87,9 @@ const showSeries = whenChanged(({ rows }) => {
 
 const showFrontier = whenChanged(({ points, note }) => {
   latestPoints = points ?? [];
-  setText(byId("frontier-note"), note ?? "");
+  const some = drawable(latestPoints).length > 0;
+  setText(byId("frontier-note"), some ? note ?? "" : "");
+  setText(byId("frontier-empty"), note || NO_REPORT);
   drawPoints();
 });
 
@@ -85,17 +97,17 @@ function showLive() {
   failures = 0;
   lastGood = new Date();
   show(byId("gone"), false);
-  document.body.classList.remove("stale");
-  byId("status").dataset.state = "live";
+  document.body.classList.toggle("stale", false);
+  setAttribute(byId("status"), "data-state", "live");
   setText(byId("status"), "Live");
   setText(byId("updated"), `updated ${format.clock(lastGood)}`);
 }
 
 function showGone(error) {
   failures += 1;
-  byId("status").dataset.state = "gone";
+  setAttribute(byId("status"), "data-state", "gone");
   setText(byId("status"), error.status ? "Gateway in trouble" : "Gateway gone");
-  document.body.classList.add("stale");
+  document.body.classList.toggle("stale", true);
   setText(byId("gone-title"), error.status
     ? `The gateway answers with an error (status ${error.status})`
     : "The gateway does not answer");
@@ -111,11 +123,11 @@ async function refresh() {
   if (asking) return;
   asking = true;
   clearTimeout(timer);
-  const size = bucket();
   try {
-    const [summary, decisions, rows] = await Promise.all([
-      api.summary(), fetchDecisions(), api.series(size),
-    ]);
+    const summary = await api.summary();
+    if (rounds === 0) chooseBucket(summary.since);
+    const size = bucket();
+    const [decisions, rows] = await Promise.all([fetchDecisions(), api.series(size)]);
     showSummary(summary);
     showDecisions(decisions);
     if (size === bucket()) showSeries({ rows, size });
@@ -137,7 +149,7 @@ async function refreshReport(first) {
     showFrontier(await api.frontier());
     if (first) showSuggestions((await api.playground()).prompts ?? []);
   } catch (error) {
-    setText(byId("frontier-note"), `The report could not be read: ${error.message}`);
+    setText(byId("frontier-empty"), `The report could not be read: ${error.message}`);
     if (!(error instanceof api.GatewayError)) throw error;
   }
 }

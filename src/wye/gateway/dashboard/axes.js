@@ -54,6 +54,7 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const STEPS = [
+  ...[10, 30].map((n) => n * SECOND),
   ...[1, 2, 5, 10, 30].map((n) => n * MINUTE),
   ...[1, 2, 3, 6, 12].map((n) => n * HOUR),
   ...[1, 2, 7, 14, 30, 90, 365].map((n) => n * DAY),
@@ -76,5 +77,6 @@ function timeLabel(date, step) {
   const midnight = date.getHours() === 0 && date.getMinutes() === 0;
   if (midnight) return day;
   const two = (value) => String(value).padStart(2, "0");
-  return `${two(date.getHours())}:${two(date.getMinutes())}`;
+  const minute = `${two(date.getHours())}:${two(date.getMinutes())}`;
+  return step < MINUTE ? `${minute}:${two(date.getSeconds())}` : minute;
 }

@@ -138,7 +138,7 @@ async function open(id) {
   content.replaceChildren(el("p", { class: "note" }, "Loading…"));
   if (!panel.open) panel.showModal();
   try {
-    const decision = await api.decisionOnceWritten(id);
+    const decision = await api.decision(id);
     if (idInAddress() === id) content.replaceChildren(...body(decision));
   } catch (error) {
     const why = error.status === 404 ? "The store has no decision of this id." : error.message;

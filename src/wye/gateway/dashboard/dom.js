@@ -38,6 +38,11 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Write an attribute only where it differs. */
+export function setAttribute(node, name, value) {
+  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
 /** Show or hide. */
 export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;

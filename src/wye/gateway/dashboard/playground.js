@@ -119,7 +119,7 @@ function explanation(id, decision) {
 async function explain(view, id) {
   if (!id) return;
   try {
-    const decision = await api.decisionOnceWritten(id);
+    const decision = await api.settledDecision(id);
     view.head.replaceChildren("Answered by ", badge(decision.outcome?.target ?? decision.target));
     view.why.replaceChildren(...explanation(id, decision));
   } catch (error) {

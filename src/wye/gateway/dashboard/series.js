@@ -9,7 +9,7 @@ const HEIGHT = 300;
 const MONEY = { top: 12, bottom: 206 };
 const BARS = { top: 226, bottom: 272 };
 const RIGHT = 16;
-const LEAST_BUCKETS = 20;
+const LEAST_BUCKETS = 12;
 
 /** Rows of the API as running totals: `[{ start, requests, spend, baseline }]`, oldest first. */
 function totals(rows) {
@@ -54,7 +54,7 @@ function grid(root, ticks, y, left, right, text) {
 function sentence(bucket) {
   const saved = bucket.baseline - bucket.spend;
   return (
-    `${format.clock(new Date(bucket.start), false)}: ${format.plural(bucket.requests, "request")}, ` +
+    `${format.clock(new Date(bucket.start))}: ${format.plural(bucket.requests, "request")}, ` +
     `${format.money(bucket.spend)} spent so far instead of ` +
     `${format.money(bucket.baseline)} (${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"})`
   );

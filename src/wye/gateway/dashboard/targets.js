@@ -1,6 +1,6 @@
 /** Share, figures and state of each target; and the colour by which the page knows it. */
 
-import { el, reconcile, setText, svg } from "./dom.js";
+import { el, reconcile, setAttribute, setText, svg } from "./dom.js";
 import * as format from "./format.js";
 
 const HUES = 8;
@@ -59,17 +59,18 @@ function create(target) {
 function update(row, target) {
   const cell = (name) => row.querySelector(`[data-cell="${name}"]`);
   setText(cell("about"), target.description || prices(target));
-  cell("about").title = [target.description, prices(target)].filter(Boolean).join(" · ");
+  const about = [target.description, prices(target)].filter(Boolean).join(" · ");
+  setAttribute(cell("about"), "title", about);
   setText(cell("share"), shareOf(target));
-  row.querySelector(".fill").setAttribute("width", `${(target.share ?? 0) * 100}%`);
+  setAttribute(row.querySelector(".fill"), "width", `${(target.share ?? 0) * 100}%`);
   setText(cell("quality"), format.quality(target.quality));
   setText(cell("spend"), format.money(target.spend_usd, 2));
   setText(cell("latency"), format.milliseconds(target.latency_ms_p50));
   const [word, meaning] = STATES[target.state] ?? [target.state ?? format.DASH, ""];
   setText(cell("state"), word);
-  cell("state").dataset.state = target.state ?? "unknown";
-  cell("state").title = meaning;
-  cell("state").className = target.state === "closed" ? "unseen" : "state";
+  setAttribute(cell("state"), "data-state", target.state ?? "unknown");
+  setAttribute(cell("state"), "title", meaning);
+  setAttribute(cell("state"), "class", target.state === "closed" ? "unseen" : "state");
 }
 
 /** Bring the table `body` up to date. */

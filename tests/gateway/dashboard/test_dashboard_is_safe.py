@@ -1,0 +1,64 @@
+"""Hostile text stays text; the page talks to nobody but its gateway."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
+
+
+def test_the_policy_admits_only_the_page_itself(busy) -> None:
+    policy = httpx.get(f"{busy.url}/").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_page_has_no_inline_code_or_style(busy) -> None:
+    text = httpx.get(f"{busy.url}/").text
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", text)
+    assert not re.search(r"https?://", text)
+
+
+def test_no_module_makes_markup_of_data(busy) -> None:
+    names = re.findall(r'from "\./([\w-]+\.js)"', httpx.get(f"{busy.url}/app.js").text)
+    assert len(names) > 5
+    for name in ["app.js", *names]:
+        code = httpx.get(f"{busy.url}/{name}").text
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", code
+        )
+
+
+def test_hostile_prompts_and_answers_stay_text(open_gateway, send, look) -> None:
+    send(open_gateway.url, HOSTILE)
+    page = look(open_gateway)
+    title = page.title()
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    row = page.get_by_role("link", name=HOSTILE, exact=True).first
+    row.wait_for()
+    row.click()
+    panel = page.get_by_role("dialog", name="Decision")
+    panel.get_by_role("heading", name="Candidates").wait_for()
+    assert panel.locator("blockquote").inner_text() == HOSTILE
+    page.keyboard.press("Escape")
+    page.get_by_label("Prompt", exact=True).fill(HOSTILE)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("Was it right?").wait_for()
+    assert page.locator("#answer .text").inner_text() == f"small heard: {HOSTILE}"
+    assert page.locator("main img, main script, dialog img, dialog script").count() == 0
+    assert page.title() == title
+    assert dialogs == []
+
+
+def test_a_hostile_address_stays_text(busy, look) -> None:
+    look.tolerate("404")
+    page = look(busy, "/#decision/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+    page.get_by_role("alert").get_by_text("no decision of this id").wait_for()
+    assert page.locator("dialog img").count() == 0
+    assert "<img src=x" in page.locator("#detail-id").inner_text()
