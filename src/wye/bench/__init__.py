@@ -1,1 +1,1 @@
-"""..."""
+"""Frontiers and plots of honest reports."""

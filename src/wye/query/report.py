@@ -208,6 +208,7 @@ def _result(
         cost=None if cost is None else cost[:, 0],
         at_budget=money.at_budget,
         gains=gains,
+        apgr=two["apgr"],
     )
     return RouterResult(
         name=judged.name,
@@ -221,7 +222,7 @@ def _result(
         cost_save=draws.figure(money.cost_save),
         cost_at_best=draws.figure(money.cost_at_best),
         regret=draws.figure(base.oracle_quality - quality[:, 0]),
-        ece=draws.figure(expected_calibration_error(predicted, real, draws)),
+        ece=draws.figure(expected_calibration_error(predicted, real, draws), centred=True),
         brier=draws.figure(brier(predicted, real, draws)),
         latency_p50_ms=latency[0],
         latency_p99_ms=latency[1],

@@ -40,6 +40,7 @@ def judge_one(
     cost: FloatArray | None,
     at_budget: dict[str, FloatArray],
     gains: dict[str, FloatArray],
+    apgr: Figure,
 ) -> Verdict:
     """The verdict on one router.
 
@@ -48,13 +49,17 @@ def judge_one(
         at_budget: `[B]` quality by share of the best single model's cost.
         gains: `[B]` by the same shares over the cheapest mix, and "any" over the best single model
             at any cost.
+        apgr: of two models; unknown otherwise.
     """
     looked_at = {k: v for k, v in gains.items() if np.isfinite(v[0])}
     level = 1.0 - (1.0 - draws.level) / max(len(looked_at), 1)
     figures = {k: draws.figure(v, level=level) for k, v in looked_at.items()}
     best = comparison.models[base.best]
     won = {k: f for k, f in figures.items() if f.low > 0}
+    priced = cost is not None and base.best_cost is not None
     if not won:
+        if not priced and apgr.low > 0.5:
+            return Verdict(True, _fewer_strong_calls(name, best, base, figures["any"], apgr))
         return Verdict(False, _do_not_route(name, best, base, figures))
     if cost is None or base.best_cost is None:
         return Verdict(
@@ -62,16 +67,23 @@ def judge_one(
             f"route with {name}: quality {quality[0]:.3f} against {base.best_quality[0]:.3f} of "
             f"{best} for everything, a gain of {points(won['any'])}.",
         )
-    sentences = [
-        _at_share(share, at_budget[share], figure, best, base)
-        for share, figure in won.items()
-        if share != "any"
-    ]
-    if "any" in won:
+    sentences = []
+    shares = [s for s in won if s != "any"]
+    if shares:
+        parts = [
+            f"{points(won[s])} at {float(s):.0%} (which keeps "
+            f"{at_budget[s][0] / base.best_quality[0]:.1%} of its quality)"
+            for s in shares
+        ]
+        sentences.append(
+            f"at a share of the cost of {best} it gains over the cheapest mix of single models "
+            + ", ".join(parts)
+        )
+    if "any" in won and "1.0" not in won:
         sentences.append(
             f"at {usd(float(cost[0]))} a query ({cost[0] / base.best_cost[0]:.0%} of the cost of "
-            f"{best}) quality is {quality[0]:.3f} against {base.best_quality[0]:.3f}, a gain of "
-            f"{points(won['any'])}"
+            f"{best}) its quality is {quality[0]:.3f} against {base.best_quality[0]:.3f}, a gain "
+            f"of {points(won['any'])}"
         )
     return Verdict(True, f"route with {name}: {'; '.join(sentences)}.")
 
@@ -91,11 +103,12 @@ def points(figure: Figure) -> str:
     return f"{figure.value * 100:+.1f} points [{figure.low * 100:+.1f}, {figure.high * 100:+.1f}]"
 
 
-def _at_share(share: str, quality: FloatArray, figure: Figure, best: str, base: Baselines) -> str:
-    kept = quality[0] / base.best_quality[0] if base.best_quality[0] > 0 else float("nan")
+def _fewer_strong_calls(name: str, best: str, base: Baselines, gain: Figure, apgr: Figure) -> str:
     return (
-        f"at {float(share):.0%} of the cost of {best} it keeps {kept:.1%} of its quality, "
-        f"{points(figure)} over the cheapest mix of single models"
+        f"route with {name} where {best} is the dearer model: over all shares of calls to it the "
+        f"router recovers more of its lead than a coin does (APGR {apgr.value:.3f} "
+        f"[{apgr.low:.3f}, {apgr.high:.3f}], a coin has 0.5). For quality alone do not route, use "
+        f"{best} ({points(gain)}; its quality is {base.best_quality[0]:.3f})."
     )
 
 
@@ -112,8 +125,7 @@ def _do_not_route(name: str, best: str, base: Baselines, figures: dict[str, Figu
     cheaper = {k: f for k, f in figures.items() if k not in ("1.0", "any")}
     if cheaper:
         text += (
-            ", and at lower budgets the cheapest mix of single models is as good ("
-            + ", ".join(f"{float(k):.0%}: {points(f)}" for k, f in cheaper.items())
-            + ")"
+            ", and below that cost its gain over the cheapest mix of single models is no more than "
+            "chance (" + ", ".join(f"{float(k):.0%}: {points(f)}" for k, f in cheaper.items()) + ")"
         )
     return text + "."

@@ -137,11 +137,11 @@ def _notes(
             f"{n_models} models compared has answered."
         )
     ]
-    if excluded:
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in excluded.items():
-            by_reason.setdefault(reason, []).append(name)
-        notes.extend(f"Left out: {listed(names)} ({why})." for why, names in by_reason.items())
+    by_kind: dict[str, list[str]] = {}
+    for name, reason in excluded.items():
+        kind = "answered too few of the queries" if reason.startswith("answered") else reason
+        by_kind.setdefault(kind, []).append(name)
+    notes.extend(f"Left out: {listed(names)} ({kind})." for kind, names in by_kind.items())
     if not has_costs:
         notes.append("The set has no costs, so figures about money are missing.")
     return tuple(notes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wye.query.base import Estimate
 from wye.query.metrics.comparison import ReportError
+from wye.query.metrics.curve import hull
 from wye.query.policies.choosing import best_target
 
 if TYPE_CHECKING:
@@ -87,16 +88,16 @@ def contender(
 def operating_points(contender: Contender) -> IntArray:
     """`[Q, L]` the column chosen for each query at each of L cost weights, from 0 to infinity.
 
-    argmax q - w c for weights w on a logarithmic grid over the trade-offs that occur in the
-    estimate: the slopes (q_best - q_m) / (c_best - c_m) between each query's best model and its
-    cheaper ones. A router that does not know the costs has one point, argmax q.
+    argmax q - w c changes for a query only where w passes a slope of the convex hull of its models;
+    the weights are those slopes, or their quantiles where they are many. A router that does not
+    know the costs has one point, argmax q.
     """
     estimate = contender.estimate
     quality = np.where(contender.known, estimate.quality, -np.inf)
     if not contender.priced:
         return best_target(quality, estimate.cost)[:, None]
     cost = np.where(contender.known, estimate.cost, np.inf)
-    weights = _weights(quality, cost)
+    weights = _weights(estimate.quality[:, contender.known], estimate.cost[:, contender.known])
     finite_cost = np.where(contender.known, estimate.cost, 0.0)
     columns = [best_target(quality - w * finite_cost, cost) for w in weights]
     cheapest = np.lexsort((-quality, cost), axis=1)[:, 0]
@@ -104,16 +105,13 @@ def operating_points(contender: Contender) -> IntArray:
 
 
 def _weights(quality: FloatArray, cost: FloatArray) -> FloatArray:
-    rows = np.arange(quality.shape[0])
-    top = best_target(quality, cost)
-    saved = cost[rows, top][:, None] - cost
-    lost = quality[rows, top][:, None] - quality
-    slopes = (lost / np.where(saved > 0, saved, np.nan))[np.isfinite(quality)]
-    slopes = slopes[np.isfinite(slopes) & (slopes > 0)]
-    if not slopes.size:
-        return np.zeros(1)
-    low, high = np.quantile(slopes, (0.001, 0.999))
-    return np.concatenate(([0.0], np.geomspace(low, max(high, low * (1 + 1e-9)), POINTS - 2)))
+    vertex_cost, vertex_quality = hull(cost, quality)
+    saved, lost = np.diff(vertex_cost, axis=1), np.diff(vertex_quality, axis=1)
+    slopes = np.unique((lost / np.where(saved > 0, saved, np.nan))[saved > 0])
+    if slopes.size > POINTS - 2:
+        slopes = np.unique(np.quantile(slopes, np.linspace(0.0, 1.0, POINTS - 2)))
+    # Just past its own trade-off a query moves on to its next cheaper model.
+    return np.concatenate(([0.0], slopes * (1.0 + 1e-9)))
 
 
 def _aligned(estimate: Estimate, models: tuple[str, ...], rows: IntArray) -> Estimate:

@@ -92,14 +92,24 @@ class Resample:
         for start in range(0, self.n_draws + 1, step):
             yield self._counts[start : start + step].astype(np.float64)
 
-    def figure(self, values: FloatArray, *, level: float | None = None) -> Figure:
-        """The figure of `[B + 1]` values; draws in which it has no meaning (NaN) are left out."""
+    def figure(
+        self, values: FloatArray, *, level: float | None = None, centred: bool = False
+    ) -> Figure:
+        """The figure of `[B + 1]` values; draws in which it has no meaning (NaN) are left out.
+
+        Args:
+            level: of the interval; the resample's own when None.
+            centred: move the draws so that their mean is the figure, at least 0: for a sum of
+                absolute values, which drawing with replacement raises.
+        """
         value = float(values[0])
         if not math.isfinite(value):
             return UNKNOWN
         draws = values[1:][np.isfinite(values[1:])]
         if not draws.size:
             return Figure(value, math.nan, math.nan)
+        if centred:
+            draws = np.maximum(draws - draws.mean() + value, 0.0)
         tail = (1.0 - (self.level if level is None else level)) / 2.0
         low, high = np.quantile(draws, (tail, 1.0 - tail))
         return Figure(value, float(low), float(high))
