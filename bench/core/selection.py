@@ -1,7 +1,8 @@
 """Timings of the core against their targets: `python bench/core/selection.py`.
 
 Each figure is a median over many rounds; where a target is a ratio, both sides run interleaved in
-the same rounds, so that other load on the machine falls on both. Exits with 1 if a target is missed.
+the same rounds, so that other load on the machine falls on both. Exits with 1 if a target is
+missed.
 """
 
 from __future__ import annotations

@@ -134,14 +134,29 @@ def test_a_large_batch_comes_within_a_hair_of_the_bound(kind: str) -> None:
 
 def test_the_search_limit_is_honest_about_what_it_proved() -> None:
     rng = np.random.default_rng(4)
-    scores, cost = rng.random((400, 6)), rng.random((400, 6))
-    budget = 0.4 * float(cost.max(axis=1).sum())
+    scores, cost = rng.random((5000, 6)), rng.random((5000, 6))
+    budget = 0.2 * float(cost.max(axis=1).sum())
     quick = solve_budget(scores, cost, budget, max_states=1)
     full = solve_budget(scores, cost, budget)
     assert full.optimal
     assert not quick.optimal
     assert quick.score <= full.score <= quick.bound + 1e-9
     assert quick.cost <= budget * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("step", [1.0, 0.1])
+def test_scores_on_a_grid_are_solved_to_proof(step: float) -> None:
+    rng = np.random.default_rng(5)
+    n = 5000
+    cost = np.geomspace(1e-4, 1e-2, 6)
+    scores = step * rng.integers(0, round(1 / step) + 1, size=(n, 6))
+    small, large = slice(0, 40), slice(0, n)
+    full = np.broadcast_to(cost, scores.shape)
+    budget = 0.05 * float(full.max(axis=1).sum())
+    found = solve_budget(scores[large], cost, budget)
+    assert found.optimal
+    assert found.cost <= budget * (1 + 1e-9)
+    check(scores[small], cost, budget / 125, by_solver(scores[small], full[small], budget / 125))
 
 
 def test_a_source_may_be_left_out_only_when_that_is_allowed() -> None:

@@ -114,6 +114,14 @@ def arange(n: int, reference: Array) -> Array:
     return xp.arange(n, dtype=xp.int64, device=array_api_compat.device(reference))
 
 
+def repeated(n: int, k: int, reference: Array) -> Array:
+    """Integers 0 to n-1, each `k` times in a row (int64), beside `reference`."""
+    if isinstance(reference, np.ndarray):
+        return np.arange(n).repeat(k)
+    xp = namespace(reference)
+    return xp.reshape(xp.broadcast_to(arange(n, reference)[:, None], (n, k)), (-1,))
+
+
 def gather(x: Array, indices: Array) -> Array:
     """`x[s, indices[s, k]]` as `[S, K]`; gradients flow to `x`."""
     if isinstance(x, np.ndarray):

@@ -65,7 +65,7 @@ def merge_partials(out: Array, lse: Array) -> tuple[Array, Array]:
     mass = xp.where(nothing, xp.ones_like(mass), mass)
     # A part without keys may carry anything, NaN too: a product with 0 would let it through.
     seen = xp.where(powers[..., None] > 0, out, xp.zeros_like(out))
-    # Dividing by the mass, rather than subtracting its logarithm, keeps large l from costing digits.
+    # Dividing by the mass, not subtracting its logarithm, keeps a large l from costing digits.
     merged = xp.sum(powers[..., None] * seen, axis=0) / mass[..., None]
     total = xp.where(nothing, xp.full_like(mass, -float("inf")), xp.log(mass) + peak[0, ...])
     return merged, total

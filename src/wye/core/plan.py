@@ -107,8 +107,7 @@ class Plan:
                 "shape [S, K] for both"
             )
         xp = namespace(target)
-        source = arrays.arange(shape[0], target)[:, None]
-        source = xp.reshape(xp.broadcast_to(source, shape), (-1,))
+        source = arrays.repeated(shape[0], shape[1], target)
         target, weight = xp.reshape(target, (-1,)), xp.reshape(weight, (-1,))
         if keep is not None:
             flat = xp.reshape(keep, (-1,))

@@ -101,6 +101,9 @@ def choose(
     if check:
         chosen = values if ranked is scores else arrays.gather(ranked, index)
         _refuse(arrays.detach(chosen), ranked, k, short)
+    if weight == "score" and short == "error":
+        # Whoever is chosen has a score, so there is nothing to blank out.
+        return Plan.from_rows(index, values, n_targets)
     keep = values > -float("inf") if short == "drop" else None
     return Plan.from_rows(index, weigh_rows(values, weight), n_targets, keep=keep)
 

@@ -103,7 +103,7 @@ def solve_budget(
     *,
     allowed: Array | None = None,
     leave_out: bool = False,
-    max_states: int = 200_000,
+    max_states: int = 2_000_000,
 ) -> BudgetSolution:
     """As `within_budget`, with the totals, the upper bound and the dual price.
 
