@@ -1,1 +1,1 @@
-"""..."""
+"""Checks of the query scale, one file each, named after the system."""
