@@ -46,7 +46,7 @@ def draw(report: Report) -> Any:
 
     figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.08, 0.115, 0.89, 0.735))
+    axes = figure.add_axes((0.08, 0.15, 0.89, 0.70))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -112,11 +112,11 @@ def _draw_frontier(figure: Any, axes: Any, view: FrontierView) -> None:
             linewidth=0.8,
             zorder=5,
         )
-    _legend(axes)
+    _legend(figure, axes)
     _label(figure, axes, view)
     _head(figure, view.title, view.verdict)
     if view.outside:
-        figure.text(0.97, 0.018, "; ".join(view.outside), ha="right", color=_SOFT, fontsize=8)
+        figure.text(0.97, 0.095, "; ".join(view.outside), ha="right", color=_SOFT, fontsize=8)
 
 
 def mixture_path(vertices: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
@@ -129,8 +129,18 @@ def mixture_path(vertices: tuple[tuple[float, float], ...]) -> list[tuple[float,
     return path
 
 
-def _legend(axes: Any) -> None:
-    axes.legend(loc="lower right", fontsize=8.5, frameon=True, framealpha=0.92, edgecolor=_GRID)
+def _legend(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0.07, 0.0),
+        ncols=min(len(labels), 3),
+        fontsize=8.5,
+        frameon=False,
+        labelcolor=_SOFT,
+    )
 
 
 def _label(figure: Any, axes: Any, view: FrontierView) -> None:
@@ -146,8 +156,7 @@ def _label(figure: Any, axes: Any, view: FrontierView) -> None:
         sizes.append((extent.width + 4, extent.height + 2))
     anchors = [tuple(to_pixels((d.cost, d.quality.value))) for d in order]
     box = axes.get_window_extent(renderer)
-    legend = axes.get_legend().get_window_extent(renderer)
-    obstacles = [Box(legend.x0, legend.y0, legend.x1, legend.y1)]
+    obstacles: list[Box] = []
     curves = [
         mixture_path(view.mix),
         *(list(zip(v.cost, v.quality, strict=True)) for v in view.lines),

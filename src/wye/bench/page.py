@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 1000.0, 560.0
 _AREA = Box(64.0, 16.0, 984.0, 512.0)
-_LETTER = 5.9
+_LETTER = 6.7
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --back: #fff;
@@ -47,6 +47,8 @@ svg text.strong { font-weight: 600; fill: var(--ink) }
   stroke-width: 2; outline: none }
 #tip { position: fixed; display: none; pointer-events: none; padding: .35rem .6rem; font-size: 13px;
   background: var(--ink); color: var(--back); border-radius: 4px; white-space: pre-line }
+.legend { margin: 0; font-size: 14px } .legend span { margin-right: 1.4rem; white-space: nowrap }
+.legend i { display: inline-block; width: 28px; margin-right: .5rem; vertical-align: middle }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: 14px }
 th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -84,7 +86,7 @@ def page(report: Report) -> str:
         view = frontier_view(report)
         caption = "; ".join(view.outside)
         plot = (
-            f"<figure>{_svg(view)}<figcaption class='note'>Bands and brackets are "
+            f"<figure>{_legend(view)}{_svg(view)}<figcaption class='note'>Bands and brackets are "
             f"{report.level:.0%} bootstrap intervals. {escape(caption)}</figcaption></figure>"
         )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
@@ -205,6 +207,19 @@ def _svg(view: FrontierView) -> str:
     )
 
 
+def _legend(view: FrontierView) -> str:
+    entries = [
+        *((f"router: {line.label}", line.colour, "solid") for line in view.lines),
+        ("cheapest mix of single models (no router)", MIX_COLOUR, "dashed"),
+    ]
+    return '<p class="legend">{}</p>'.format(
+        "".join(
+            f'<span><i style="border-top: 3px {style} {colour}"></i>{escape(label)}</span>'
+            for label, colour, style in entries
+        )
+    )
+
+
 def _axes(view: FrontierView, scale: _Scale) -> str:
     parts = []
     for cost in cost_ticks(*view.costs):
@@ -258,17 +273,6 @@ def _curves(view: FrontierView, scale: _Scale) -> str:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" fill="{line.colour}" fill-opacity="0" '
                 f'data-tip="{escape(tip)}"/>'
             )
-    x, y = _AREA.right - 330, _AREA.high - 12 - 20 * len(view.lines)
-    entries = [
-        ("cheapest mix of single models (no router)", MIX_COLOUR, "7 4"),
-        *((f"router: {line.label}", line.colour, "") for line in view.lines),
-    ]
-    for k, (label, colour, dash) in enumerate(entries):
-        at = y + 20 * k
-        parts.append(
-            f'<path d="M{x} {at - 4}h30" stroke="{colour}" stroke-width="3" '
-            f'stroke-dasharray="{dash}"/><text x="{x + 38}" y="{at}">{escape(label)}</text>'
-        )
     return "".join(parts)
 
 
@@ -277,8 +281,7 @@ def _labels(view: FrontierView, scale: _Scale) -> str:
     order = sorted(view.dots, key=lambda d: (d.kind == "single", d.quality.value not in on_mix))
     anchors = [scale(d.cost, d.quality.value) for d in order]
     sizes = [(len(d.label) * (_LETTER + (d.kind in ("best", "router"))) + 6, 14.0) for d in order]
-    legend = 24 + 20 * len(view.lines)
-    obstacles = [Box(_AREA.right - 340, _AREA.high - legend - 8, _AREA.right, _AREA.high)]
+    obstacles: list[Box] = []
     curves = [
         mixture_path(view.mix),
         *(list(zip(v.cost, v.quality, strict=True)) for v in view.lines),

@@ -217,11 +217,9 @@ def _candidates(estimate: Estimate, choice: Choice, i: int) -> tuple[Candidate, 
 
 
 def _features(text: str, novelty: float) -> dict[str, float | str]:
-    return {
-        "characters": float(len(text)),
-        "words": float(len(text.split())),
-        "novelty": novelty,
-    }
+    from wye.query.features import describe_text
+
+    return {**describe_text(text), "novelty": novelty}
 
 
 def _known(value: float) -> float | None:

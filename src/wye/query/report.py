@@ -24,7 +24,7 @@ Shape letters: Q queries, M models, B draws, L operating points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,7 @@ def evaluate_many(
     base = baselines(comparison, draws)
     results: dict[str, RouterResult] = {}
     notes = list(comparison.notes)
-    for name, router in _with_progress(routers, console).items():
+    for name, router in _with_progress(routers, console):
         judged = contender(name, router, data, comparison, latency_samples=latency_samples)
         results[name] = _result(judged, comparison, base, draws, policies, seed)
         notes.extend(_router_notes(judged, comparison))
@@ -365,7 +365,11 @@ def _router_notes(judged: Contender, comparison: Comparison) -> list[str]:
 
 def _with_progress(
     routers: Mapping[str, QueryRouter | Estimate], console: Console | None
-) -> Mapping[str, QueryRouter | Estimate]:
-    if console is not None:
-        console.print(f"judging {len(routers)} router(s): {', '.join(routers)}", markup=False)
-    return routers
+) -> Iterator[tuple[str, QueryRouter | Estimate]]:
+    if console is None:
+        yield from routers.items()
+        return
+    from rich.progress import track
+
+    for name in track(routers, description="judging routers", console=console, transient=True):
+        yield name, routers[name]
