@@ -67,17 +67,16 @@ class StaticEmbedder(Embedder):
 
 
 def _sums(table: Vectors, flat: NDArray[np.intp], counts: NDArray[np.intp]) -> Vectors:
-    """Sum of token vectors of each text; bounded memory for batches of long texts."""
+    """Sum of the token vectors of each text, from all tokens in a row and each text's count."""
     ends = np.cumsum(counts)
-    if flat.size <= 65536:
-        return np.add.reduceat(table[flat], ends - counts, axis=0)
-    middle = max(1, int(np.searchsorted(ends, ends[-1] // 2)))
-    if middle >= len(counts):
-        return np.add.reduceat(table[flat], ends - counts, axis=0)
-    cut = ends[middle - 1]
-    return np.concatenate(
-        [_sums(table, flat[:cut], counts[:middle]), _sums(table, flat[cut:], counts[middle:])]
-    )
+    if flat.size <= 2048:
+        return np.asarray(np.add.reduceat(table[flat], ends - counts, axis=0), np.float32)
+    from scipy.sparse import csr_array
+
+    # A sparse product reads each token vector once and never holds all of them.
+    ones = np.ones(flat.size, np.float32)
+    bags = csr_array((ones, flat, np.append(0, ends)), shape=(len(counts), table.shape[0]))
+    return np.asarray(bags @ table, np.float32)
 
 
 @lru_cache(maxsize=1)

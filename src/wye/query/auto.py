@@ -1,23 +1,33 @@
 """Auto: a stack of the other routers, weighed by what they got right out of fold. The default.
 
 Routes a query to a model, before an answer exists, on its embedding and text features. Source:
-stacked regression, Breiman, Machine Learning 24, 1996 (see `wye.query.calibration`).
+stacked regression, Breiman, Machine Learning 24, 1996 (see `wye.query.calibration`). Estimators
+that earn no weight are left out, so a decision costs what it is worth. Where the text tells nothing
+about which model is better, all weights of differences vanish and auto routes as `constant` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from wye.query.base import RouterError
+from wye.query.cluster import ClusterEstimator
 from wye.query.embedded import EmbeddedRouter
 from wye.query.estimator import QualityEstimator
+from wye.query.factorisation import FactorisationEstimator
 from wye.query.knn import KNNEstimator
 from wye.query.linear import LinearEstimator
+from wye.query.mlp import MLPEstimator
+
+MEMBERS = ("knn", "linear", "cluster", "mlp", "factorisation")
 
 
 class AutoRouter(EmbeddedRouter):
-    """kNN and ridge regression, each with the weight that it earned out of fold.
+    """kNN, ridge, clusters, network and factorisation, each with the weight it earned out of fold.
 
     Args:
+        members: which estimators are stacked, of `MEMBERS`.
         embedder, calibration, max_references, seed: see `EmbeddedRouter`.
     """
 
@@ -26,6 +36,7 @@ class AutoRouter(EmbeddedRouter):
     def __init__(
         self,
         *,
+        members: Sequence[str] = MEMBERS,
         embedder: Any = "static",
         calibration: str = "platt",
         max_references: int = 8192,
@@ -34,6 +45,31 @@ class AutoRouter(EmbeddedRouter):
         super().__init__(
             embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
         )
+        self.members = members
+
+    @property
+    def weights_(self) -> dict[str, tuple[float, float]]:
+        """Weight of each member on difficulty and on differences between models."""
+        pairs = zip(self.combination_.common, self.combination_.contrast, strict=True)
+        return {
+            name: (float(common), float(contrast))
+            for name, (common, contrast) in zip(self._estimators(), pairs, strict=True)
+        }
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        unknown = [m for m in self.members if m not in MEMBERS]
+        if unknown or not self.members or isinstance(self.members, str):
+            raise RouterError(
+                f"members is {self.members!r}, expected one or more of {list(MEMBERS)}"
+            )
 
     def _estimators(self) -> dict[str, QualityEstimator]:
-        return {"knn": KNNEstimator(seed=self.seed), "linear": LinearEstimator()}
+        fresh: dict[str, QualityEstimator] = {
+            "knn": KNNEstimator(seed=self.seed),
+            "linear": LinearEstimator(),
+            "cluster": ClusterEstimator(seed=self.seed),
+            "mlp": MLPEstimator(seed=self.seed),
+            "factorisation": FactorisationEstimator(seed=self.seed),
+        }
+        return {name: fresh[name] for name in self.members}

@@ -53,9 +53,9 @@ def fit_ridge(
     """
     x = np.asarray(design, np.float64)
     known = np.isfinite(targets)
-    patterns, owner = np.unique(known, axis=1, return_inverse=True)
+    patterns, owner = _patterns(known)
     groups = [
-        _Group(x, targets, patterns[:, g], np.flatnonzero(owner.ravel() == g))
+        _Group(x, targets, patterns[:, g], np.flatnonzero(owner == g))
         for g in range(patterns.shape[1])
     ]
     groups = [g for g in groups if g.rows.size]
@@ -79,13 +79,15 @@ def fit_ridge(
     )
 
 
-def spread(ridge: Ridge, design: NDArray[np.floating]) -> FloatArray:
-    """Standard uncertainty of the fitted mean, `[Q, M]`."""
-    reach = ((design - ridge.center) @ ridge.root) ** 2
-    widest = max(1.0, float(ridge.counts.max()))
-    rare = widest / np.maximum(ridge.counts, 1.0)
-    leverage = (reach.sum(axis=1) + 1.0 / widest)[:, None] * rare[None, :]
-    return np.asarray(ridge.noise * np.sqrt(leverage), np.float64)
+def _patterns(known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Distinct columns of `known` `[Q, P]`, and which of them each output has `[M]`."""
+    if known.all():
+        return known[:, :1], np.zeros(known.shape[1], np.intp)
+    packed = np.ascontiguousarray(np.packbits(known, axis=0).T)
+    keys: dict[bytes, int] = {}
+    owner = np.array([keys.setdefault(row.tobytes(), len(keys)) for row in packed], np.intp)
+    first = np.array([int(np.argmax(owner == g)) for g in range(len(keys))], np.intp)
+    return known[:, first], owner
 
 
 class _Group:

@@ -1,0 +1,179 @@
+"""Cluster: queries are grouped by k-means, and each group ranks the models by what they did there.
+
+Routes a query to a model, before an answer exists, on its embedding. Source: Avengers-Pro, Zhang et
+al., Beyond GPT-5: Making LLMs Cheaper and Better via Performance-Efficiency Optimized Routing,
+arXiv 2508.12631: accuracy p_{m,c} of each model in each cluster, a query judged by its nearest
+clusters. The trade of accuracy against cost is left to the policy.
+
+    p[c, m] = mean_m + sum_{q in c} (y_qm - mean_m) / (shrinkage + n_cm)
+    quality[q, m] = sum_c s_qc p[c, m],  s = softmax(sharpness * similarity) over the nearest
+
+Shape letters: Q queries, M models, C clusters, D embedding width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, RouterError
+from wye.query.embedded import EmbeddedRouter
+from wye.query.estimator import QualityEstimator, contrast_error, folds, mean_std, model_means
+from wye.query.inputs import QueryInputs
+
+COUNTS = (8, 16, 32, 64)
+SHRINKAGES = (2.0, 8.0, 32.0)
+SHARPNESS = 10.0
+TUNING_FOLDS = 4
+TRAINING_QUERIES = 5000
+
+
+class ClusterEstimator(QualityEstimator):
+    """Rankings of the models in each k-means cluster.
+
+    Args:
+        n_clusters: C; chosen by cross-validation when None.
+        nearest: clusters that judge one query.
+        seed: of k-means and of the folds.
+    """
+
+    def __init__(self, *, n_clusters: int | None = None, nearest: int = 3, seed: int = 0) -> None:
+        self.n_clusters = n_clusters
+        self.nearest = nearest
+        self.seed = seed
+
+    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Group the queries; choose how many groups and how much each mean is shrunk."""
+        means = model_means(quality)
+        self.mean_std_ = mean_std(quality, means)
+        wanted = COUNTS if self.n_clusters is None else (self.n_clusters,)
+        counts = sorted({min(c, len(inputs)) for c in wanted})
+        candidates = [_centers(inputs.vectors, c, self.seed) for c in counts]
+        errors = {
+            (c, shrinkage): self._error(inputs, quality, centers, shrinkage)
+            for c, centers in enumerate(candidates)
+            for shrinkage in SHRINKAGES
+        }
+        best, shrinkage = min(errors, key=lambda key: errors[key])
+        self.centers_ = candidates[best]
+        owner = _memberships(inputs.vectors, self.centers_, 1)
+        self.table_, self.table_std_ = _table(owner, quality, means, shrinkage)
+        return self
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        share = _memberships(inputs.vectors, self.centers_, self.nearest)
+        variance = share @ self.table_std_**2 + self.mean_std_**2
+        return share @ self.table_, np.sqrt(variance)
+
+    def _error(
+        self, inputs: QueryInputs, quality: FloatArray, centers: FloatArray, shrinkage: float
+    ) -> float:
+        """Out-of-fold error; the clusters themselves never saw an outcome."""
+        means = model_means(quality)
+        if len(inputs) < TUNING_FOLDS:
+            return 0.0
+        owner = _memberships(inputs.vectors, centers, 1)
+        share = _memberships(inputs.vectors, centers, self.nearest)
+        predicted = np.empty_like(quality)
+        for part in folds(len(inputs), TUNING_FOLDS, self.seed):
+            seen = quality.copy()
+            seen[part] = np.nan
+            predicted[part] = share[part] @ _table(owner, seen, means, shrinkage)[0]
+        return contrast_error(quality, predicted, means)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Centres and rankings."""
+        return {
+            "centers": self.centers_,
+            "table": self.table_,
+            "table_std": self.table_std_,
+            "mean_std": self.mean_std_,
+        }
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        self.centers_, self.table_ = arrays["centers"], arrays["table"]
+        self.table_std_, self.mean_std_ = arrays["table_std"], arrays["mean_std"]
+
+
+def _centers(vectors: NDArray[np.float32], count: int, seed: int) -> FloatArray:
+    """`[C, D]` unit centres of k-means on unit vectors."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    rows = np.random.default_rng(seed).permutation(len(vectors))[:TRAINING_QUERIES]
+    model = KMeans(count, init="random", n_init=1, max_iter=30, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer distinct queries than clusters leave some clusters empty, which is harmless here.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        centers = model.fit(vectors[np.sort(rows)]).cluster_centers_.astype(np.float64)
+    length = np.linalg.norm(centers, axis=1, keepdims=True)
+    return np.asarray(centers / np.where(length > 0, length, 1.0), np.float64)
+
+
+def _memberships(vectors: NDArray[np.float32], centers: FloatArray, nearest: int) -> FloatArray:
+    """`[Q, C]` share of each cluster in the judgement of a query; zero but for the nearest."""
+    close = vectors @ centers.T
+    nearest = min(nearest, centers.shape[0])
+    cut = np.partition(close, -nearest, axis=1)[:, -nearest, None]
+    weight = np.where(close >= cut, np.exp(SHARPNESS * (close - close.max(1, keepdims=True))), 0.0)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
+
+
+def _table(
+    owner: FloatArray, quality: FloatArray, means: FloatArray, shrinkage: float
+) -> tuple[FloatArray, FloatArray]:
+    """Quality of each model in each cluster and its standard uncertainty, each `[C, M]`."""
+    known = np.isfinite(quality)
+    excess = owner.T @ np.where(known, quality - means, 0.0)
+    weight = owner.T @ known + shrinkage
+    table = means + excess / weight
+    limited = np.clip(table, 0.01, 0.99)
+    return table, np.sqrt(limited * (1 - limited) / (1.0 + weight))
+
+
+class ClusterRouter(EmbeddedRouter):
+    """k-means clusters, each with its own ranking of the models.
+
+    Args:
+        n_clusters: how many clusters; chosen by cross-validation when None.
+        nearest: how many clusters judge one query.
+        embedder, calibration, max_references, seed: see `EmbeddedRouter`.
+    """
+
+    name = "cluster"
+
+    def __init__(
+        self,
+        *,
+        n_clusters: int | None = None,
+        nearest: int = 3,
+        embedder: Any = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
+        )
+        self.n_clusters = n_clusters
+        self.nearest = nearest
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.nearest < 1 or (self.n_clusters is not None and self.n_clusters < 1):
+            raise RouterError(
+                f"n_clusters is {self.n_clusters} and nearest {self.nearest}, expected 1 or more"
+            )
+
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        return {
+            "cluster": ClusterEstimator(
+                n_clusters=self.n_clusters, nearest=self.nearest, seed=self.seed
+            )
+        }

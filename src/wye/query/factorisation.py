@@ -1,0 +1,291 @@
+"""Factorisation: a low-rank outcome matrix with a query encoder; a model joins from a few answers.
+
+Routes a query to a model, before an answer exists, on its embedding and text features. Source:
+EmbedLLM, Zhuang et al., arXiv 2410.02223 (correctness from a model vector and an encoded query);
+here the two factors come in closed form, by reduced-rank ridge regression (Mukherjee and Zhu,
+Statistical Analysis and Data Mining 4, 2011).
+
+    quality[q, m] = bias_m + u(x_q) . v_m,   u(x) = (x - mean) W   in R^rank
+
+W and v are the leading singular directions of the ridge fit. For a model that joins, u stays as it
+is: (bias, v) gets the posterior mean of a Bayesian linear regression of its measured answers on u,
+whose prior is the mean and covariance of the models known so far.
+
+Shape letters: Q queries, M models, D columns of the design, K rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.calibration import Combination
+from wye.query.embedded import EmbeddedRouter
+from wye.query.estimator import (
+    QualityEstimator,
+    common_part,
+    contrast_error,
+    folds,
+    mean_std,
+    model_means,
+)
+from wye.query.inputs import QueryInputs
+from wye.query.linear import design_matrix
+from wye.query.ridge import fit_ridge
+
+RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
+TUNING_FOLDS = 3
+
+
+class FactorisationEstimator(QualityEstimator):
+    """Reduced-rank ridge regression of quality on the embedding and text features.
+
+    Args:
+        rank: K; chosen by cross-validation when None.
+        seed: of the folds.
+    """
+
+    def __init__(self, *, rank: int | None = None, seed: int = 0) -> None:
+        self.rank = rank
+        self.seed = seed
+
+    center_: NDArray[np.float32]
+    encoder_: NDArray[np.float32]
+    vectors_: FloatArray
+    bias_: FloatArray
+
+    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Factorise; the rank by cross-validation."""
+        design = design_matrix(inputs)
+        rank = self.rank if self.rank is not None else self._choose_rank(design, quality)
+        self._factorise(design, quality, rank)
+        self.mean_std_ = mean_std(quality, model_means(quality))
+        encoded = self.encode(inputs)
+        known = np.isfinite(quality)
+        error = np.where(known, quality - self._quality(encoded), 0.0)
+        counts = np.maximum(known.sum(axis=0), 1)
+        self.noise_ = np.sqrt((error**2).sum(axis=0) / counts)
+        # [K, K] second moment of the code: the width of what a model vector was learned from.
+        self.moment_ = encoded.T @ encoded
+        self.counts_ = known.sum(axis=0).astype(np.float64)
+        self.n_queries_ = np.array([float(len(inputs))])
+        return self
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        encoded = self.encode(inputs)
+        ridge = self.moment_ + np.eye(self.moment_.shape[0])
+        leverage = np.einsum("qk,qk->q", encoded, np.linalg.solve(ridge, encoded.T).T)
+        rare = self.n_queries_[0] / np.maximum(self.counts_, 1.0)
+        variance = leverage[:, None] * rare * self.noise_**2 + self.mean_std_**2
+        return self._quality(encoded), np.sqrt(variance)
+
+    def encode(self, inputs: QueryInputs) -> FloatArray:
+        """The code u of each query, `[Q, K]`."""
+        return np.asarray((design_matrix(inputs) - self.center_) @ self.encoder_, np.float64)
+
+    def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
+        known = np.isfinite(quality)
+        code = np.concatenate([np.ones((int(known.sum()), 1)), self.encode(inputs)[known]], axis=1)
+        factors = np.concatenate([self.bias_[:, None], self.vectors_], axis=1)
+        prior_mean = factors.mean(axis=0)
+        # The spread of a handful of models says little of their covariance: half of it is diagonal.
+        spread = factors - prior_mean
+        covariance = spread.T @ spread / max(1, len(factors) - 1)
+        covariance = 0.5 * covariance + np.diag(0.5 * np.diag(covariance) + 1e-4)
+        if len(factors) < 2:
+            covariance = covariance + 0.05 * np.eye(len(covariance))
+        precision = np.linalg.inv(covariance)
+        noise = float(np.sqrt((self.noise_**2).mean()))
+        posterior = np.linalg.inv(precision + code.T @ code / noise**2)
+        moment = precision @ prior_mean + code.T @ quality[known] / noise**2
+        mean = posterior @ moment
+        self.bias_ = np.append(self.bias_, mean[0])
+        self.vectors_ = np.concatenate([self.vectors_, mean[None, 1:]])
+        self.noise_ = np.append(self.noise_, noise)
+        self.mean_std_ = np.append(self.mean_std_, np.sqrt(posterior[0, 0]))
+        self.counts_ = np.append(self.counts_, float(known.sum()))
+        return self
+
+    def drop(self, column: int) -> Self:
+        """Remove a model."""
+        for name in ("bias_", "vectors_", "noise_", "mean_std_", "counts_"):
+            setattr(self, name, np.delete(getattr(self, name), column, axis=0))
+        return self
+
+    def _quality(self, encoded: FloatArray) -> FloatArray:
+        return np.asarray(encoded @ self.vectors_.T + self.bias_, np.float64)
+
+    def _factorise(self, design: NDArray[np.float32], quality: FloatArray, rank: int) -> None:
+        means = model_means(quality)
+        common = common_part(quality, means)
+        difficulty = fit_ridge(design, common[:, None])
+        contrast = fit_ridge(design, quality - means - common[:, None])
+        coef = difficulty.coef + contrast.coef
+        level = means + difficulty.intercept + contrast.intercept
+        self.center_ = design.mean(axis=0)
+        centred = np.asarray(design - self.center_, np.float64)
+        _, singular, directions = np.linalg.svd(centred @ coef, full_matrices=False)
+        rank = min(rank, len(singular))
+        vectors = directions[:rank].T
+        # Unit variance of the code puts what models differ by into their vectors.
+        scale = np.maximum(singular[:rank] / np.sqrt(len(design)), 1e-12)
+        self.encoder_ = (coef @ vectors / scale).astype(np.float32)
+        self.vectors_ = vectors * scale
+        self.bias_ = np.asarray(level + self.center_ @ coef, np.float64)
+
+    def _choose_rank(self, design: NDArray[np.float32], quality: FloatArray) -> int:
+        ranks: list[int] = sorted({min(r, quality.shape[1]) for r in RANKS})
+        if len(design) < 2 * TUNING_FOLDS or len(ranks) == 1:
+            return ranks[0]
+        errors = np.zeros(len(ranks))
+        for part in folds(len(design), TUNING_FOLDS, self.seed):
+            rest = np.setdiff1d(np.arange(len(design)), part)
+            self._factorise(design[rest], quality[rest], ranks[-1])
+            encoded = np.asarray((design[part] - self.center_) @ self.encoder_, np.float64)
+            means = model_means(quality[rest])
+            for r, rank in enumerate(ranks):
+                predicted = encoded[:, :rank] @ self.vectors_[:, :rank].T + self.bias_
+                errors[r] += contrast_error(quality[part], predicted, means) * len(part)
+        return ranks[int(np.argmin(errors))]
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Encoder, model vectors, and what the uncertainty needs."""
+        return {name.rstrip("_"): getattr(self, name) for name in _STATE}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        for name in _STATE:
+            setattr(self, name, arrays[name.rstrip("_")])
+
+
+_STATE = (
+    "center_",
+    "encoder_",
+    "vectors_",
+    "bias_",
+    "noise_",
+    "mean_std_",
+    "counts_",
+    "moment_",
+    "n_queries_",
+)
+
+
+class FactorisationRouter(EmbeddedRouter):
+    """Low-rank factorisation with a query encoder; models join and leave without retraining.
+
+    Args:
+        rank: width of the codes; chosen by cross-validation when None.
+        embedder, calibration, max_references, seed: see `EmbeddedRouter`.
+    """
+
+    name = "factorisation"
+
+    def __init__(
+        self,
+        *,
+        rank: int | None = None,
+        embedder: Any = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
+        )
+        self.rank = rank
+
+    def add_model(
+        self,
+        name: str,
+        texts: Sequence[str],
+        quality: Sequence[float],
+        *,
+        cost_usd: float | None = None,
+        latency_s: float | None = None,
+        price_in_per_mtok: float | None = None,
+        price_out_per_mtok: float | None = None,
+    ) -> Self:
+        """Let a model join from its measured answers, 20 to 50 of them, without retraining.
+
+        Args:
+            name: of the model.
+            texts: Q queries that it answered.
+            quality: `[Q]` quality of its answers, 0 to 1.
+            cost_usd: its mean cost of an answer, where known.
+            latency_s: its mean seconds to an answer, where known.
+            price_in_per_mtok, price_out_per_mtok: USD per million tokens; the cost of a model
+                without `cost_usd` is estimated from them.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: the name is taken, or `quality` does not fit.
+        """
+        estimator = self._estimator()
+        measured = np.asarray(quality, np.float64)
+        if name in self.models_:
+            raise RouterError(f"a model {name!r} is there already; remove_model it first")
+        if measured.shape != (len(texts),) or not len(texts):
+            raise RouterError(
+                f"quality has shape {measured.shape} for {len(texts)} texts; "
+                "expected one figure a text, and at least one"
+            )
+        if not ((measured >= 0) & (measured <= 1)).all():
+            raise RouterError("quality of a model that joins must be 0 to 1, without NaN")
+        inputs = self._inputs(texts)
+        estimator.join(inputs, measured)
+        self.models_ = (*self.models_, name)
+        self.mean_std_ = np.append(self.mean_std_, estimator.mean_std_[-1])
+        # Averaged over the training queries the code is zero, so the bias is the mean quality.
+        self._set_means(np.append(self.combination_.means, estimator.bias_[-1]))
+        self.cost_model_ = self.cost_model_.with_model(
+            cost=_or_nan(cost_usd),
+            latency=_or_nan(latency_s),
+            price_in=_or_nan(price_in_per_mtok) / 1e6,
+            price_out=_or_nan(price_out_per_mtok) / 1e6,
+        )
+        return self
+
+    def remove_model(self, name: str) -> Self:
+        """Let a model leave, without retraining.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: no such model, or it is the last one.
+        """
+        estimator = self._estimator()
+        if name not in self.models_:
+            raise RouterError(f"no model {name!r}; this router has {list(self.models_)}")
+        if len(self.models_) == 1:
+            raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
+        column = self.models_.index(name)
+        estimator.drop(column)
+        self.models_ = tuple(m for m in self.models_ if m != name)
+        self.mean_std_ = np.delete(self.mean_std_, column)
+        self._set_means(np.delete(self.combination_.means, column))
+        self.cost_model_ = self.cost_model_.without(column)
+        return self
+
+    def _estimator(self) -> FactorisationEstimator:
+        if not hasattr(self, "cost_model_"):
+            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        estimator = self.estimators_["factorisation"]
+        assert isinstance(estimator, FactorisationEstimator)
+        return estimator
+
+    def _set_means(self, means: FloatArray) -> None:
+        old = self.combination_
+        self.combination_ = Combination(means=means, common=old.common, contrast=old.contrast)
+
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        return {"factorisation": FactorisationEstimator(rank=self.rank, seed=self.seed)}
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

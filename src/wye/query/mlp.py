@@ -1,0 +1,168 @@
+"""MLP: a small network on the embedding and text features; its last layer is a Bayesian ridge.
+
+Routes a query to a model, before an answer exists, on its embedding and text features. Source: the
+MLP routers of RouterBench, arXiv 2403.12031.
+
+The hidden layer is trained by scikit-learn, which cannot leave cells out, on outcomes whose unknown
+cells hold what ridge regression expects. It only serves as a representation. It is trained on one
+half of the queries and the last layer is fitted on the known outcomes of the other half, where the
+hidden layer cannot pass on what it memorised; a second network takes the halves the other way
+round, and the two are averaged.
+
+Shape letters: Q queries, M models, D columns of the design, F hidden width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, RouterError
+from wye.query.embedded import EmbeddedRouter
+from wye.query.estimator import QualityEstimator, folds
+from wye.query.inputs import QueryInputs
+from wye.query.linear import LinearEstimator, design_matrix
+
+TRAINING_QUERIES = 5_000
+# Unit vectors have components of about 1/16; a network learns faster on inputs of about 1.
+INPUT_SCALE = 8.0
+
+HiddenLayer = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class MLPEstimator(QualityEstimator):
+    """One hidden layer of rectified units under two ridge regressions.
+
+    Args:
+        hidden: width F of the hidden layer.
+        penalty: weight decay of the hidden layer.
+        epochs: at most so many passes; fewer when a held-out tenth stops improving.
+        seed: of the first weights and the order of the queries.
+    """
+
+    def __init__(
+        self, *, hidden: int = 64, penalty: float = 0.1, epochs: int = 30, seed: int = 0
+    ) -> None:
+        self.hidden = hidden
+        self.penalty = penalty
+        self.epochs = epochs
+        self.seed = seed
+
+    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Train two hidden layers, then fit each one's last layer on the half it has not seen."""
+        design = design_matrix(inputs)
+        expected = LinearEstimator().fit_design(design, quality).predict_design(design)[0]
+        filled = np.where(np.isfinite(quality), quality, expected)
+        one, other = folds(len(inputs), 2, self.seed) if len(inputs) > 1 else [np.zeros(1, int)] * 2
+        self.networks_ = []
+        for learn, check in ((one, other), (other, one)):
+            learn = learn[:: max(1, len(learn) // TRAINING_QUERIES)]
+            network = self._hidden_layer(design[learn] * INPUT_SCALE, filled[learn])
+            last = LinearEstimator().fit_design(
+                _activations(network, design[check]), quality[check]
+            )
+            self.networks_.append((*network, last))
+        return self
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        design = design_matrix(inputs)
+        parts = [
+            last.predict_design(_activations((weight, bias), design))
+            for weight, bias, last in self.networks_
+        ]
+        (mean, std), (mean_2, std_2) = parts
+        return (mean + mean_2) / 2, np.sqrt((std**2 + std_2**2) / 2 + (mean - mean_2) ** 2 / 4)
+
+    def _hidden_layer(self, design: NDArray[np.float32], targets: FloatArray) -> HiddenLayer:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPRegressor
+
+        network = MLPRegressor(
+            hidden_layer_sizes=(self.hidden,),
+            alpha=self.penalty,
+            max_iter=self.epochs,
+            early_stopping=len(design) >= 100,
+            n_iter_no_change=4,
+            random_state=self.seed,
+        )
+        with warnings.catch_warnings():
+            # The number of epochs is a bound on time, not a promise of convergence.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            network.fit(design, targets if targets.shape[1] > 1 else targets[:, 0])
+        weight = network.coefs_[0] * INPUT_SCALE
+        return weight.astype(np.float32), network.intercepts_[0].astype(np.float32)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Weights of both networks."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for n, (weight, bias, last) in enumerate(self.networks_):
+            arrays |= {f"{n}.weight": weight, f"{n}.bias": bias}
+            arrays |= {f"{n}.last.{k}": v for k, v in last.get_state().items()}
+        return arrays
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        self.networks_ = []
+        for n in range(2):
+            last = LinearEstimator()
+            prefix = f"{n}.last."
+            last.set_state(
+                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            )
+            self.networks_.append((arrays[f"{n}.weight"], arrays[f"{n}.bias"], last))
+
+
+def _activations(network: HiddenLayer, design: NDArray[np.float32]) -> NDArray[np.float32]:
+    weight, bias = network
+    return np.asarray(np.maximum(design @ weight + bias, 0.0), np.float32)
+
+
+class MLPRouter(EmbeddedRouter):
+    """A small network on the embedding and text features.
+
+    Args:
+        hidden: width of the hidden layer.
+        penalty: weight decay of the hidden layer.
+        epochs: at most so many passes over the queries.
+        embedder, calibration, max_references, seed: see `EmbeddedRouter`.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        *,
+        hidden: int = 64,
+        penalty: float = 0.1,
+        epochs: int = 30,
+        embedder: Any = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
+        )
+        self.hidden = hidden
+        self.penalty = penalty
+        self.epochs = epochs
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.hidden < 1 or self.epochs < 1 or self.penalty < 0:
+            raise RouterError(
+                f"hidden is {self.hidden}, epochs {self.epochs}, penalty {self.penalty}; "
+                "expected hidden and epochs of 1 or more and a penalty of 0 or more"
+            )
+
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        return {
+            "mlp": MLPEstimator(
+                hidden=self.hidden, penalty=self.penalty, epochs=self.epochs, seed=self.seed
+            )
+        }
