@@ -119,6 +119,21 @@ def test_a_torch_generator_or_the_global_seed_repeats_the_draw() -> None:
     assert torch.equal(first, core.uniform(scores, generator=None).target)
 
 
+def test_the_choice_does_not_depend_on_the_number_of_threads() -> None:
+    scores = torch.round(
+        torch.randn(500, 12, generator=torch.Generator().manual_seed(0)), decimals=1
+    )
+    threads = torch.get_num_threads()
+    chosen = []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            chosen.append([core.top_k(scores, k).target for k in (1, 2, 4, 6)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*chosen, strict=True))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_narrow_floats_are_routed_as_they_are(dtype: str) -> None:
     scores = torch.randn(6, 9).to(getattr(torch, dtype))
