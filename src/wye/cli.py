@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,7 +114,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a commented wye.toml that offers the providers whose keys are in the environment."""
-    from wye.gateway.config import write_example
+    from wye.gateway.example import write_example
 
     found = write_example(path, force=force)
     messages.print(f"wrote {path}" + (f"; keys found: {', '.join(found)}" if found else ""))
@@ -389,7 +390,7 @@ def _refuse_to_replace(directory: Path, force: bool) -> None:
         raise WyeError(f"{directory} exists and is not empty; name another, or add --force")
 
 
-def _write_json(value: dict[str, Any], path: Path) -> None:
+def _write_json(value: Mapping[str, Any], path: Path) -> None:
     if str(path) == "-":
         _print_json(value)
         return
