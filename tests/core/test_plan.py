@@ -121,6 +121,7 @@ def test_softmax_of_a_plan_equals_exponentials_by_hand(to_array: Any) -> None:
         ([0], [0, 1], [1.0], (1, 2), "flat shape"),
         ([[0]], [[0]], [[1.0]], (1, 1), "flat shape"),
         ([0], [0], [1.0], (-1, 2), "counts >= 0"),
+        (0, 0, 1.0, (1, 1), "flat shape"),
     ],
 )
 def test_a_contradiction_is_refused_when_the_plan_is_built(
@@ -128,6 +129,22 @@ def test_a_contradiction_is_refused_when_the_plan_is_built(
 ) -> None:
     with pytest.raises(PlanError, match=said):
         Plan(np.array(source), np.array(target), np.array(weight), *sizes)
+
+
+def test_lists_are_refused_by_name() -> None:
+    with pytest.raises(PlanError, match="list"):
+        Plan([0], np.array([0]), np.ones(1), 1, 1)
+
+
+def test_narrow_indices_count_and_multiply_without_overflow(to_array: Any) -> None:
+    source = to_array(np.array([60_000, 1], dtype=np.int32))
+    target = to_array(np.array([49_999, 2], dtype=np.int32))
+    plan = Plan(source, target, to_array(np.ones(2)), 60_001, 50_000).validate(distinct=True)
+    assert to_numpy(plan.cells()).tolist() == [60_000 * 50_000 + 49_999, 50_002]
+    small = Plan(source[1:], target[1:], to_array(np.ones(1)), 3, 4)
+    assert to_numpy(small.load()).tolist() == [0, 0, 1, 0]
+    assert to_numpy(small.dense())[1, 2] == 1.0
+    assert to_numpy(small.by_target().order).tolist() == [0]
 
 
 def test_different_index_dtypes_are_refused() -> None:

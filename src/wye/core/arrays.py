@@ -158,8 +158,15 @@ def largest(x: Array, k: int, *, distinct: bool = False, ordered: bool = True) -
     return _largest_torch(x, k, ordered)
 
 
+def wide(indices: Array) -> Array:
+    """`indices` as int64, in which products of S and T do not overflow; itself if it is that."""
+    xp = namespace(indices)
+    return indices if indices.dtype == xp.int64 else xp.astype(indices, xp.int64)
+
+
 def count(indices: Array, n: int) -> Array:
     """How often each of 0 to n-1 occurs in `indices` `[N]`, as int64 `[n]`."""
+    indices = wide(indices)
     if isinstance(indices, np.ndarray):
         return np.bincount(indices, minlength=n)
     if hasattr(indices, "new_zeros"):
@@ -172,6 +179,7 @@ def count(indices: Array, n: int) -> Array:
 
 def segment_sum(values: Array, indices: Array, n: int) -> Array:
     """Sum of `values` `[N]` over equal `indices` `[N]`, as `[n]`; gradients flow to `values`."""
+    indices = wide(indices)
     if isinstance(values, np.ndarray):
         return np.bincount(indices, weights=values, minlength=n).astype(values.dtype, copy=False)
     if hasattr(values, "new_zeros"):
@@ -183,6 +191,7 @@ def segment_sum(values: Array, indices: Array, n: int) -> Array:
 
 def segment_max(values: Array, indices: Array, n: int) -> Array:
     """Largest of `values` `[N]` over equal `indices` `[N]`, as `[n]`; -inf where there is none."""
+    indices = wide(indices)
     values = detach(values)
     if isinstance(values, np.ndarray):
         out = np.full(n, -np.inf, dtype=values.dtype)

@@ -169,7 +169,7 @@ def _load(load: Array) -> FloatArray:
 
 def _pairs(plan: Plan) -> NDArray[np.int64]:
     host = plan.host()
-    return np.unique(host.source * max(plan.n_targets, 1) + host.target)
+    return np.unique(host.cells())
 
 
 def _same_size(first: Plan, second: Plan) -> None:

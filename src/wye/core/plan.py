@@ -61,12 +61,19 @@ class Plan:
     n_targets: int
 
     def __post_init__(self) -> None:
-        shape = self.source.shape
-        if len(shape) != 1 or self.target.shape != shape or self.weight.shape != shape:
+        shape = getattr(self.source, "shape", ())
+        if (
+            len(shape) != 1
+            or getattr(self.target, "shape", None) != shape
+            or getattr(self.weight, "shape", None) != shape
+        ):
+            given = [
+                tuple(a.shape) if hasattr(a, "shape") else type(a).__name__
+                for a in (self.source, self.target, self.weight)
+            ]
             raise PlanError(
-                f"source, target and weight have shapes {tuple(shape)}, "
-                f"{tuple(self.target.shape)} and {tuple(self.weight.shape)}, expected one flat "
-                "shape [N] for all three"
+                f"source, target and weight have shapes {given}, expected arrays of one flat shape "
+                "[N]"
             )
         if self.source.dtype != self.target.dtype:
             raise PlanError(
@@ -148,7 +155,7 @@ class Plan:
         if not bool(xp.all(xp.isfinite(self.weight))):
             raise PlanError("weight holds NaN or infinite values, expected finite ones")
         if distinct and len(self):
-            pairs = xp.sort(self.source * self.n_targets + self.target)
+            pairs = xp.sort(self.cells())
             if bool(xp.any(pairs[1:] == pairs[:-1])):
                 raise PlanError("a pair of source and target occurs more than once")
         return self
@@ -173,10 +180,14 @@ class Plan:
         """The weights as a matrix `[S, T]`, zero where no pair is; repeated pairs add up."""
         flat = arrays.segment_sum(
             self.weight,
-            self.source * self.n_targets + self.target,
+            self.cells(),
             self.n_sources * self.n_targets,
         )
         return namespace(flat).reshape(flat, (self.n_sources, self.n_targets))
+
+    def cells(self) -> Array:
+        """The place of every pair in the flattened `[S, T]` matrix, int64 `[N]`."""
+        return arrays.wide(self.source) * self.n_targets + arrays.wide(self.target)
 
     def load(self) -> Array:
         """How many pairs each target has, integers `[T]`."""

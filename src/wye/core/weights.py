@@ -62,7 +62,7 @@ def weigh(plan: Plan, gates: Array) -> Plan:
         raise SelectionError(f"gates have shape {tuple(gates.shape)}, expected {expected}")
     xp = namespace(gates)
     flat = xp.reshape(gates, (-1,))
-    return plan.with_weight(xp.take(flat, plan.source * plan.n_targets + plan.target, axis=0))
+    return plan.with_weight(xp.take(flat, plan.cells(), axis=0))
 
 
 def shared(plan: Plan) -> Plan:
