@@ -280,9 +280,9 @@ def parse_config(text: str, *, name: str = "wye.toml", folder: Path | None = Non
         return Config.model_validate(values)
     except ValidationError as error:
         lines = key_lines(text)
-        problems = (
-            _describe(detail, name, line_of(lines, _written(detail))) for detail in error.errors()
-        )
+        placed = [(line_of(lines, _written(detail)), detail) for detail in _causes(error)]
+        placed.sort(key=lambda pair: pair[0] or 0)
+        problems = [_describe(detail, name, line) for line, detail in placed]
         raise ConfigError("\n".join(problems)) from None
 
 
@@ -299,7 +299,7 @@ def with_address(config: Config, *, host: str | None, port: int | None) -> Confi
     try:
         server = Server.model_validate({**config.server.model_dump(), **changes})
     except ValidationError as error:
-        details = (_describe(detail, "command line", None) for detail in error.errors())
+        details = (_describe(detail, "command line", None) for detail in _causes(error))
         raise ConfigError("\n".join(details)) from None
     return config.model_copy(update={"server": server})
 
@@ -309,6 +309,19 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
         section = values.get(table)
         if isinstance(section, dict) and isinstance(section.get("path"), str):
             section["path"] = str(folder / Path(section["path"]).expanduser())
+
+
+def _causes(error: ValidationError) -> list[ErrorDetails]:
+    """The errors without those of a table that only repeat that something in it is wrong."""
+    details = error.errors()
+    places = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if not any(
+            len(p) > len(detail["loc"]) and p[: len(detail["loc"])] == detail["loc"] for p in places
+        )
+    ]
 
 
 def _written(detail: ErrorDetails) -> tuple[str | int, ...]:
@@ -331,7 +344,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
         return f"{where}: {detail['msg']}"
     given = detail["input"]
     shown = repr(given) if isinstance(given, str | int | float | bool) else type(given).__name__
-    expected = detail["msg"][0].lower() + detail["msg"][1:]
+    expected = detail["msg"].replace("Input should", "it should")
     return f"{where}: `{key}` is {shown}: {expected}{_example(location)}"
 
 

@@ -122,7 +122,7 @@ port = 8484
 # failures = 3
 # cooldown = 10.0
 
-# model = "wye" asks for the first policy, model = "wye/quality" for that one.
+# A request for the model "wye" gets the first policy, one for "wye/quality" that one.
 [policies.balanced]
 # Expected quality - cost_weight x expected cost in USD. 50 means: one cent more per answer has to
 # bring 0.5 more of quality.

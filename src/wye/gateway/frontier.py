@@ -1,4 +1,4 @@
-"""Cost against quality, for the dashboard: from a router's report, or from the gateway's own log."""
+"""Cost against quality, for the dashboard: from a router's report, or from the log."""
 
 from __future__ import annotations
 

@@ -70,16 +70,17 @@ class Guard:
         return None
 
     def _admits(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        # Header bytes reach us as Latin-1; the key itself is UTF-8.
+        given = text.strip().encode("latin-1")
         if scheme.lower() == "basic":
             try:
-                decoded = base64.b64decode(given, validate=True).decode("utf-8")
-            except (binascii.Error, UnicodeDecodeError):
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except binascii.Error:
                 return False
-            given = decoded.partition(":")[2]
         elif scheme.lower() != "bearer":
             return False
-        return hmac.compare_digest(given.encode(), str(self._key).encode())
+        return hmac.compare_digest(given, str(self._key).encode())
 
 
 def _hostname(host: str) -> str:

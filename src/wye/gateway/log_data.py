@@ -41,7 +41,7 @@ def read_log(store_path: str | Path) -> RoutingData:
     except StoreError as error:
         raise DataError(str(error)) from error
     try:
-        queries, judged, models = _read(engine)
+        queries, judged, known = _read(engine)
     finally:
         engine.dispose()
     if queries.empty:
@@ -54,7 +54,7 @@ def read_log(store_path: str | Path) -> RoutingData:
             f"{path} holds {len(queries)} requests, none of them judged; send feedback to "
             "POST /v1/feedback, or judge answers on the dashboard"
         )
-    return RoutingData(queries, judged, models, name=path.stem).split()
+    return RoutingData(queries, judged, _models(judged, known), name=path.stem).split()
 
 
 def _read(engine: sa.Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -84,12 +84,18 @@ def _read(engine: sa.Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         queries = pd.read_sql(questions.order_by(decisions.c.id), connection)
         judged = pd.read_sql(answers.order_by(outcomes.c.decision_id), connection)
         known = pd.read_sql(sa.select(targets), connection)
-    queries = queries.assign(dataset="log", split="train")
-    models = (
+    judged = judged.astype({"propensity": "float64"})
+    return queries.assign(dataset="log", split="train"), judged, known
+
+
+def _models(judged: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The models table: who answered, at the prices last configured."""
+    import pandas as pd
+
+    return (
         pd.DataFrame({"model": sorted(set(judged["model"]))})
         .merge(known, how="left", left_on="model", right_on="name")
         .rename(columns={"kind": "provider"})
         .drop(columns="name")
         .assign(params_b=None)
     )
-    return queries, judged, models
