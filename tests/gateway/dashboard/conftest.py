@@ -129,6 +129,12 @@ def upstream() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def serve() -> type[Served]:
+    """Serve an ASGI app; the caller stops it."""
+    return Served
+
+
 StartGateway = Callable[..., Served]
 
 

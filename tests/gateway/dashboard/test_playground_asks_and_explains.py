@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -67,7 +68,7 @@ def test_the_policy_and_the_target_can_be_chosen(
 def test_the_selector_offers_every_policy_and_target(open_gateway, look) -> None:
     page = look(open_gateway)
     options = page.get_by_label("Route by").locator("option")
-    page.wait_for_function("document.querySelectorAll('#model option').length")
+    options.first.wait_for(state="attached")
     values = options.evaluate_all("all => all.map(o => o.value)")
     assert sorted(values) == ["large", "small", "wye", "wye/best"]
     assert options.first.inner_text() == "cheap (default)"
@@ -131,3 +132,31 @@ def test_stop_ends_the_answer(open_gateway, look) -> None:
     page.get_by_text("Stopped.").wait_for()
     page.get_by_role("button", name="Ask").wait_for()
     assert page.get_by_role("button", name="Ask").is_enabled()
+
+
+@pytest.mark.local
+def test_the_embedded_model_writes_on_the_page_and_stops_when_told(look, serve, tmp_path) -> None:
+    from wye.gateway.app import create_app
+    from wye.gateway.config import parse_config
+    from wye.gateway.pool import WeightsError, weights
+
+    pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
+    try:
+        weights.locate()
+    except WeightsError as error:
+        pytest.skip(str(error))
+    config = parse_config(
+        '[[targets]]\nname = "direct"\nkind = "embedded"\n'
+        "price_in_per_mtok = 0.01\nprice_out_per_mtok = 0.04\n"
+        f'[store]\npath = "{tmp_path / "gateway.db"}"\n'
+    )
+    server = serve(create_app(config))
+    page = look(server)
+    page.set_default_timeout(120_000)
+    page.get_by_label("Prompt", exact=True).fill("Tell me a long story about a railway.")
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#answer .text", has_text=re.compile(r".{40}", re.DOTALL)).wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    page.locator("#decisions").get_by_text("cancelled").wait_for()
+    server.stop()

@@ -67,7 +67,7 @@ function features(decision) {
   if (!entries.length) return el("p", { class: "note" }, "The router recorded none.");
   return el("dl", { class: "facts features" }, entries.map(([name, value]) =>
     fact(name.replaceAll("_", " "),
-      typeof value === "number" ? format.decimal(value) : String(value))));
+      typeof value === "number" ? format.decimal(value) : String(value) || format.DASH)));
 }
 
 function section(title, ...children) {
@@ -95,7 +95,8 @@ function trouble(decision) {
 
 function went(decision) {
   const served = decision.outcome?.target ?? decision.target;
-  const line = el("p", { class: "went" }, "Went to ", badge(served));
+  const verb = decision.outcome?.status === "error" ? "No answer; asked " : "Went to ";
+  const line = el("p", { class: "went" }, verb, badge(served));
   if (served !== decision.target) line.append("instead of ", badge(decision.target));
   return line;
 }

@@ -9,6 +9,7 @@ const HEIGHT = 300;
 const MONEY = { top: 12, bottom: 206 };
 const BARS = { top: 226, bottom: 272 };
 const RIGHT = 16;
+const HALF_LETTER = 3.4;
 const LEAST_BUCKETS = 12;
 
 /** Rows of the API as running totals: `[{ start, requests, spend, baseline }]`, oldest first. */
@@ -112,7 +113,9 @@ export function drawSeries(holder, rows, bucket, width, readout) {
   });
   grid(root, moneyTicks, y, left, right, (tick) => format.money(tick));
   grid(root, [0, busiest], (n) => BARS.bottom - height(n), left, right, format.count);
-  for (const { time, label } of timeTicks(first, last, Math.floor((right - left) / 70))) {
+  for (const { time, label } of timeTicks(first, last, Math.floor((right - left) / 80))) {
+    const fits = x(time) - label.length * HALF_LETTER > 0 && x(time) + label.length * HALF_LETTER < width;
+    if (!fits) continue;
     root.append(
       svg("text", { class: "tick", x: x(time), y: HEIGHT - 8, "text-anchor": "middle" }, label),
     );
