@@ -5,7 +5,6 @@ use, so that `import wye` stays fast and opens no file, socket or accelerator.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,10 +12,7 @@ if TYPE_CHECKING:
     from wye.data import RoutingData as RoutingData
     from wye.query import load as load
 
-try:
-    __version__ = version("wye")
-except PackageNotFoundError:  # running from a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _HOME = {
     "Plan": "wye.core",
@@ -31,6 +27,8 @@ __all__ = ["Plan", "RoutingData", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":
+        return _version()
     if name in _ROOMS:
         return import_module(f"wye.{name}")
     raise AttributeError(f"module 'wye' has no attribute {name!r}; it has {sorted(__dir__())}")
@@ -38,3 +36,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *_ROOMS]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("wye")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
