@@ -26,6 +26,7 @@ Generator: TypeAlias = Any
 
 _SMALL_K = 4
 _SMALL_T = 64
+_MANY_S = 64
 _NAMESPACES: dict[type, ModuleType] = {}
 
 
@@ -150,6 +151,8 @@ def largest(x: Array, k: int, *, distinct: bool = False, ordered: bool = True) -
     if k == 1:
         return xp.argmax(x, axis=1, keepdims=True)
     if is_numpy(xp):
+        if k <= _SMALL_K and x.shape[0] >= _MANY_S and not distinct:
+            return _rounds_numpy(x, k)
         return _largest_numpy(x, k)
     if not is_torch(xp):
         return xp.argsort(x, axis=1, descending=True, stable=True)[:, :k]
@@ -294,6 +297,16 @@ def _last_of_stable_sort(x: NDArray[Any], k: int) -> NDArray[np.int64]:
     # unlike negation, leave NaN at the end that is taken.
     order = np.argsort(x[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
     return np.asarray(x.shape[1] - 1 - order, dtype=np.int64)
+
+
+def _rounds_numpy(x: NDArray[Any], k: int) -> NDArray[np.int64]:
+    x = x.copy()
+    rows = np.arange(x.shape[0])
+    chosen = np.empty((x.shape[0], k), dtype=np.int64)
+    for step in range(k):
+        chosen[:, step] = np.argmax(x, axis=1)
+        x[rows, chosen[:, step]] = -np.inf
+    return chosen
 
 
 def _largest_by_rounds(x: Array, k: int, xp: Any) -> Array:
