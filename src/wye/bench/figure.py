@@ -96,7 +96,7 @@ def _draw_frontier(figure: Any, axes: Any, view: FrontierView) -> None:
             line.quality,
             color=line.colour,
             linewidth=2.4,
-            label=f"router: {line.label} (95% band)",
+            label=f"router: {line.label} ({view.level:.0%} band)",
             zorder=4,
         )
     colours = {line.label: line.colour for line in view.lines}
@@ -116,7 +116,7 @@ def _draw_frontier(figure: Any, axes: Any, view: FrontierView) -> None:
     _label(figure, axes, view)
     _head(figure, view.title, view.verdict)
     if view.outside:
-        figure.text(0.97, 0.095, "; ".join(view.outside), ha="right", color=_SOFT, fontsize=8)
+        figure.text(0.97, 0.862, "; ".join(view.outside), ha="right", color=_SOFT, fontsize=8)
 
 
 def mixture_path(vertices: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:

@@ -61,6 +61,7 @@ class FrontierView:
         lines: one a router.
         costs, qualities: limits of the axes.
         outside: sentences on what lies outside.
+        level: of the intervals.
     """
 
     title: str
@@ -71,6 +72,7 @@ class FrontierView:
     costs: tuple[float, float]
     qualities: tuple[float, float]
     outside: tuple[str, ...]
+    level: float
 
 
 def frontier_view(report: Report) -> FrontierView:
@@ -124,6 +126,7 @@ def frontier_view(report: Report) -> FrontierView:
         costs=(at_least / 1.25, at_most * 1.25),
         qualities=qualities,
         outside=_outside(shown, qualities),
+        level=report.level,
     )
 
 

@@ -88,11 +88,19 @@ class Threshold(Policy):
             raise PolicyError("threshold: no held-out query to calibrate on, expected at least one")
         mask = self._priced(estimate, allowed)
         cutoffs = np.concatenate(([np.inf], np.linspace(1.0, 0.0, _GRID)))
-        loss = np.empty((len(estimate), cutoffs.shape[0]))
         rows = np.arange(len(estimate))
+        # In the order of cost the choice is the first model that brings the best so far to the
+        # cutoff; where none does, the best one, which is how `choose` falls back.
+        order = np.argsort(np.where(mask, estimate.cost, np.inf), axis=1, kind="stable")
+        expected = np.where(mask, estimate.quality, -np.inf)
+        so_far = np.maximum.accumulate(np.take_along_axis(expected, order, axis=1), axis=1)
+        best = best_target(expected, estimate.cost)
+        loss = np.ones((len(estimate), cutoffs.shape[0]))
         for g, cutoff in enumerate(cutoffs):
-            target = best_target(_score(estimate, mask, float(cutoff)), estimate.cost)
-            loss[:, g] = np.where(target >= 0, 1.0 - quality[rows, target], 1.0)
+            first = (so_far < cutoff).sum(axis=1)
+            found = first < shape[1]
+            target = np.where(found, order[rows, np.minimum(first, shape[1] - 1)], best)
+            loss[:, g] = np.where(best >= 0, 1.0 - quality[rows, target], 1.0)
         loss = np.maximum.accumulate(np.nan_to_num(loss, nan=1.0), axis=1)
         n = len(estimate)
         risk = n / (n + 1) * loss.mean(axis=0) + 1.0 / (n + 1)
