@@ -142,12 +142,15 @@ StartGateway = Callable[..., Served]
 def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> StartGateway:
     """Start a gateway over the upstream; the caller stops it.
 
-    `start_gateway(store=path, port=0, **of_the_app)`, the last as in `create_app`.
+    `start_gateway(store=path, port=0, store_table=toml, **of_the_app)`: further lines of the table
+    [store], and arguments of `create_app`.
     """
     from wye.gateway.app import create_app
     from wye.gateway.config import parse_config
 
-    def start(store: Path | None = None, port: int = 0, **of_the_app: Any) -> Served:
+    def start(
+        store: Path | None = None, port: int = 0, store_table: str = "", **of_the_app: Any
+    ) -> Served:
         store = store or tmp_path_factory.mktemp("gateway") / "gateway.db"
         targets = "".join(
             f'[[targets]]\nname = "{name}"\nbase_url = "{upstream}"\nquality = {quality}\n'
@@ -156,12 +159,12 @@ def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> St
             for name, quality in (("small", 0.7), ("large", 0.9))
         )
         policies = (
-            '[policies.cheap]\nkind = "utility"\ncost_weight = 1000000.0\n'
+            '[policies.cheap]\nkind = "utility"\ncost_weight = 1000.0\n'
             '[policies.best]\nkind = "quality"\n'
         )
         text = (
             f'default_policy = "cheap"\n{targets}{policies}'
-            f"[store]\npath = {json.dumps(str(store))}\nbatch_seconds = 0.05\n"
+            f"[store]\npath = {json.dumps(str(store))}\nbatch_seconds = 0.05\n{store_table}"
         )
         return Served(create_app(parse_config(text), **of_the_app), port)
 

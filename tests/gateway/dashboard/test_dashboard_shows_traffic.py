@@ -149,6 +149,30 @@ def test_a_decision_opens_with_all_candidates_and_reasons(busy, look) -> None:
     assert "#" not in page.url
 
 
+def test_a_prompt_that_is_not_stored_is_not_shown(start_gateway, look, send, settled) -> None:
+    server = start_gateway(store_table="store_prompts = false\n")
+    send(server.url, "My secret is safe?")
+    settled(server.url, 1)
+    page = look(server)
+    page.get_by_role("link", name="Text not stored").click()
+    page.get_by_role("dialog").get_by_role("heading", name="Candidates").wait_for()
+    assert "secret" not in page.content()
+    server.stop()
+
+
+def test_a_target_that_keeps_failing_is_shown_resting(start_gateway, look, upstream_switch) -> None:
+    server = start_gateway()
+    page = look(server)
+    body = {"model": "small", "messages": [{"role": "user", "content": "hello?"}]}
+    with upstream_switch.off():
+        for _ in range(3):
+            httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    row = page.get_by_role("region", name="Targets").get_by_role("row", name="small")
+    row.get_by_text("resting").wait_for()
+    assert "3 errors" in note(page, "Requests")
+    server.stop()
+
+
 def test_the_address_of_a_decision_opens_it(busy, look) -> None:
     latest = httpx.get(f"{busy.url}/api/decisions?limit=1").json()[0]
     page = look(busy, f"/#decision/{latest['id']}")

@@ -8,6 +8,7 @@ import { badge } from "./targets.js";
 const PAGE = 15;
 
 let known = [];
+let wanted = PAGE;
 let reachedEnd = false;
 
 const works = (status) => status === null || status === "ok" || (status >= 200 && status < 300);
@@ -54,6 +55,9 @@ export function showDecisions(latest) {
     known = latest;
     reachedEnd = latest.length < PAGE;
   } else known = [...latest, ...known.filter((d) => !fresh.has(d.id))];
+  // A page left open must not grow for ever.
+  if (known.length > wanted) reachedEnd = false;
+  known = known.slice(0, wanted);
   draw();
 }
 
@@ -66,6 +70,7 @@ async function older() {
     const more = await api.decisions(PAGE, known.at(-1).id);
     reachedEnd = more.length < PAGE;
     known = [...known, ...more];
+    wanted = known.length + PAGE;
     draw();
   } catch (error) {
     setText(byId("older-problem"), `Could not load more: ${error.message}`);
