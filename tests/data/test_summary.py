@@ -110,6 +110,16 @@ def test_a_specialist_that_wins_on_its_subject_flags_nobody() -> None:
     assert find_artefacts(data) == ()
 
 
+def test_two_specialists_of_two_subjects_flag_nobody() -> None:
+    data = synthetic(
+        {
+            "sums": {"calculator": 0.95, "atlas": 0.15, "sage": 0.75},
+            "capitals": {"calculator": 0.1, "atlas": 0.95, "sage": 0.75},
+        }
+    )
+    assert [a.model for a in find_artefacts(data) if a.model == "sage"] == []
+
+
 def test_a_dataset_that_no_model_solves_is_flagged() -> None:
     data = synthetic({"easy": {"a": 0.6, "b": 0.5}, "dead": {"a": 0.0, "b": 0.0}})
     (found,) = find_artefacts(data)

@@ -80,7 +80,9 @@ def find_artefacts(
     the mean difference is that of Agresti and Min for matched proportions (half an observation
     added to each cell), at a level that holds for all comparisons together (Bonferroni). A model is
     reported where its difference is below `-margin` with confidence against most of the models that
-    it beats, with confidence, on all other datasets.
+    it beats, with confidence, on all other datasets, and its own quality has fallen below that
+    elsewhere by more than `margin` (upper end of Wilson's interval): where it has not, others are
+    specialists, and nothing failed.
 
     Args:
         data: outcomes of at least two models on at least two datasets; otherwise nothing is found.
@@ -97,11 +99,10 @@ def find_artefacts(
     names = [str(d) for d in dict.fromkeys(data.datasets)]
     if len(names) < 2 or len(data.models) == 0:
         return ()
-    n_G, sum_G, square_G = _pairs(data.quality, data.datasets, names)
-    found = _reversals(
-        data.model_names, names, n_G, sum_G, square_G, confidence, margin, least_queries
-    ) + _unsolved(data, names, confidence, floor, least_queries)
     means = _means(data, names)
+    pairs = _pairs(data.quality, data.datasets, names)
+    found = _reversals(pairs, means, confidence, margin, least_queries)
+    found += _unsolved(means, confidence, floor, least_queries)
     return tuple(_with_quality(found, means, data.model_names, names))
 
 
@@ -115,7 +116,9 @@ class _Finding:
     high: float = float("nan")
 
 
-def _pairs(quality: Floats, datasets: NDArray[np.object_], names: list[str]) -> tuple[Floats, ...]:
+def _pairs(
+    quality: Floats, datasets: NDArray[np.object_], names: list[str]
+) -> tuple[Floats, Floats, Floats]:
     """`[G, M, M]` shared queries, and sum and sum of squares of quality_i - quality_j on them."""
     counts, sums, squares = [], [], []
     for name in names:
@@ -134,28 +137,38 @@ def _interval(n: Floats, total: Floats, square: Floats, z: float) -> tuple[Float
     return mean - z * error, mean, mean + z * error
 
 
+def _wilson_high(mean: Floats, n: Floats, z: float) -> Floats:
+    """Upper end of Wilson's interval, which is sound at a mean of zero; 1 without observations."""
+    n = np.maximum(n, 1e-12)
+    middle = np.nan_to_num(mean) + z**2 / (2 * n)
+    half = z * np.sqrt(np.nan_to_num(mean * (1 - mean)) / n + z**2 / (4 * n**2))
+    return np.minimum((middle + half) / (1 + z**2 / n), 1.0)
+
+
 def _reversals(
-    models: tuple[str, ...],
-    names: list[str],
-    n_G: Floats,
-    sum_G: Floats,
-    square_G: Floats,
+    pairs: tuple[Floats, Floats, Floats],
+    means: tuple[Floats, Floats, Floats],
     confidence: float,
     margin: float,
     least_queries: int,
 ) -> list[_Finding]:
-    compared_G = (n_G >= least_queries) & ~np.eye(len(models), dtype=bool)
+    n_G, sum_G, square_G = pairs
+    here, elsewhere, counts = means
+    compared_G = (n_G >= least_queries) & ~np.eye(n_G.shape[1], dtype=bool)
     tests = max(int(compared_G.sum()), 1)
     z = NormalDist().inv_cdf(1 - (1 - confidence) / (2 * tests))
+    with np.errstate(invalid="ignore"):
+        fallen = _wilson_high(here, counts, z) < elsewhere - margin
     found = []
-    for g in range(len(names)):
+    for g in range(n_G.shape[0]):
         low_elsewhere, _, _ = _interval(
             n_G.sum(0) - n_G[g], sum_G.sum(0) - sum_G[g], square_G.sum(0) - square_G[g], z
         )
         _, difference, high = _interval(n_G[g], sum_G[g], square_G[g], z)
         beats = (low_elsewhere > 0) & compared_G[g]
         behind = beats & (high < -margin)
-        for m in np.flatnonzero((behind.sum(1) > 0) & (2 * behind.sum(1) > beats.sum(1))):
+        most = (behind.sum(1) > 0) & (2 * behind.sum(1) > beats.sum(1))
+        for m in np.flatnonzero(most & fallen[g]):
             row = behind[m]
             found.append(
                 _Finding(
@@ -171,25 +184,13 @@ def _reversals(
 
 
 def _unsolved(
-    data: RoutingData, names: list[str], confidence: float, floor: float, least_queries: int
+    means: tuple[Floats, Floats, Floats], confidence: float, floor: float, least_queries: int
 ) -> list[_Finding]:
-    z = NormalDist().inv_cdf(1 - (1 - confidence) / (2 * len(names) * max(len(data.models), 1)))
-    quality = data.quality
-    found = []
-    for g, name in enumerate(names):
-        q = quality[data.datasets == name]
-        n = np.isfinite(q).sum(0)
-        mean = np.nansum(q, 0) / np.maximum(n, 1)
-        # Upper end of Wilson's interval, which is sound at a mean of zero.
-        high = (
-            mean
-            + z**2 / (2 * n.clip(1))
-            + z * np.sqrt(mean * (1 - mean) / n.clip(1) + z**2 / (4 * n.clip(1) ** 2))
-        ) / (1 + z**2 / n.clip(1))
-        tried = n >= least_queries
-        if tried.any() and (high[tried] < floor).all():
-            found.append(_Finding(g, None))
-    return found
+    here, _, counts = means
+    z = NormalDist().inv_cdf(1 - (1 - confidence) / (2 * here.size))
+    tried = counts >= least_queries
+    low = (_wilson_high(here, counts, z) < floor) | ~tried
+    return [_Finding(int(g), None) for g in np.flatnonzero(low.all(1) & tried.any(1))]
 
 
 def _means(data: RoutingData, names: list[str]) -> tuple[Floats, Floats, Floats]:

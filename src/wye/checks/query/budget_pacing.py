@@ -40,6 +40,7 @@ def check(context: CheckContext) -> CheckResult:
     claims = (
         Claim("spent / total, most", overspent, "<=", 1.0 + EXACT),
         Claim("paced - first come first served", paced - first_come, ">=", 0.0),
+        Claim("paced - cheapest mix", paced - figures["cheapest mix"], ">=", 0.0),
     )
     shares = ", ".join(f"{s:.0%}" for s in SHARES)
     what = f"Streams of up to {STREAM} queries under {shares} of the best single model's cost."

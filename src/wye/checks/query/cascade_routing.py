@@ -15,7 +15,7 @@ import numpy as np
 
 from wye.checks.base import CheckError, CheckResult, Claim
 from wye.checks.query.answer_scores import answer_scores, score_kind
-from wye.checks.query.trials import Trial, averaged, described, trials
+from wye.checks.query.trials import Trial, averaged, comparable, described, trials
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
@@ -37,7 +37,7 @@ def check(context: CheckContext) -> CheckResult:
     Raises:
         CheckError: no costs, nothing observed of the answers, or one model that beats all others.
     """
-    kind = score_kind(context.data)
+    kind = score_kind(comparable(context.data))
     rows = [_trial(trial, kind, context) for trial in trials(context, test_share=0.5, costs=True)]
     figures = averaged(rows)
     unified, cascade = figures["cascade routing"], figures["threshold cascade"]
