@@ -19,11 +19,12 @@ from wye.gateway.errors import ApiError
 from wye.gateway.metrics import Metrics
 from wye.gateway.openai_api import ChatRequest, usage_of
 from wye.gateway.records import OutcomeRecord, Status
-from wye.gateway.router_service import Routed, RouterService
+from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, close
 
 T = TypeVar("T")
+_NEVER = {Fault.CONTEXT, Fault.UNSUPPORTED}
 
 
 @dataclass
@@ -256,25 +257,29 @@ class Dispatcher:
 
     def _none_left(self, exchange: Exchange, excluded: Mapping[str, str]) -> ApiError:
         """No target gave an answer: say of each why."""
-        why = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        faults = {attempt["fault"] for attempt in exchange.attempts}
-        never = unfit(exchange.chat, self._service.targets)
-        hopeless = not faults - {Fault.CONTEXT, Fault.UNSUPPORTED} and (
-            bool(faults) or all(name in never for name in excluded)
-        )
-        if hopeless:
+        reasons = [f"{name}: {reason}" for name, reason in excluded.items()]
+        if len(excluded) < len(self._upstreams) and exchange.routed.record.policy_name != DIRECT:
+            reasons.insert(0, exchange.routed.record.reasons[0])
+        why = "; ".join(reasons)
+        if self._hopeless(exchange, excluded):
             error = ApiError(400, f"no target can take this request: {why}", code="no_target_fits")
         else:
             waits = [self._breakers[name].retry_after for name in excluded]
             error = ApiError(
                 503,
-                f"no target is left to answer: {why or 'the policy chose none'}",
+                f"no target is left to answer: {why}",
                 type="server_error",
                 code="no_target_left",
                 headers={"retry-after": str(max(1, math.ceil(min(waits, default=1.0))))},
             )
         exchange.finish("error", http_status=error.status, error=error.message)
         return error
+
+    def _hopeless(self, exchange: Exchange, excluded: Mapping[str, str]) -> bool:
+        """Whether the request can be served by no target at any time, so that it is at fault."""
+        never = set(unfit(exchange.chat, self._service.targets))
+        never |= {a["target"] for a in exchange.attempts if a["fault"] in _NEVER}
+        return bool(excluded) and never.issuperset(excluded)
 
 
 class AnswerStream:

@@ -1,0 +1,184 @@
+"""A gateway as a process of its own: killed, stopped, out of disk, without its port."""
+
+from __future__ import annotations
+
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from wye.gateway.config import Config
+from wye.gateway.server import ServeError, serve
+from wye.gateway.store import Store
+
+RUN = """
+import sys
+from rich.console import Console
+from wye.gateway.server import serve
+serve(sys.argv[1], port=0, console=Console())
+"""
+
+
+def write_config(folder: Path, world, batch_seconds: float = 0.2) -> Path:
+    path = folder / "wye.toml"
+    path.write_text(
+        f"""
+[store]
+path = "log.db"
+batch_seconds = {batch_seconds}
+max_pending = 20
+
+[policies.quality]
+kind = "quality"
+
+[[targets]]
+name = "ok"
+base_url = "{world.base_url}"
+"""
+    )
+    return path
+
+
+@contextmanager
+def running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A gateway's process and its address."""
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    try:
+        for line in process.stdout:
+            if found := re.match(r"dashboard +(http://\S+)/", line):
+                yield process, found[1]
+                return
+        raise AssertionError(f"the gateway did not start: {process.stderr.read()}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(client: httpx.Client, text: str = "hi", **fields) -> httpx.Response:
+    body = {"model": "wye", "messages": [{"role": "user", "content": text}], **fields}
+    return client.post("/v1/chat/completions", json=body)
+
+
+def test_a_killed_gateway_loses_at_most_its_last_batch_and_opens_again(tmp_path, world, eventually):
+    config = write_config(tmp_path, world)
+    settled: set[str] = set()
+    for _ in range(3):
+        with running(config) as (process, url), httpx.Client(base_url=url, verify=False) as client:
+            answered = [ask(client).headers["x-wye-decision"] for _ in range(10)]
+            rows = client.get("/v1/decisions?limit=1000").json()["data"]
+            assert settled <= {row["id"] for row in rows}
+            settled |= set(answered)
+            eventually(lambda: client.get("/healthz").json()["store"]["pending"] == 0)
+            traffic = threading.Thread(target=_until_it_dies, args=(url,))
+            traffic.start()
+            eventually(
+                lambda: len(client.get("/v1/decisions?limit=1000").json()["data"]) > len(settled)
+            )
+            process.send_signal(signal.SIGKILL)
+            traffic.join()
+        store = Store(tmp_path / "log.db")
+        with store.engine.connect() as connection:
+            assert connection.execute(sa.text("PRAGMA integrity_check")).scalar() == "ok"
+            kept = set(connection.execute(sa.text("select id from decisions")).scalars())
+        store.close()
+        assert settled <= kept
+        settled = kept
+
+
+def _until_it_dies(url: str) -> None:
+    with httpx.Client(base_url=url, verify=False) as client:
+        while True:
+            try:
+                ask(client)
+            except httpx.HTTPError:
+                return
+
+
+def test_a_stopped_gateway_finishes_its_answers_and_writes_everything(tmp_path, world):
+    config = write_config(tmp_path, world, batch_seconds=60.0)
+    config.write_text(config.read_text().replace('"ok"', '"slow-stream"'))
+    with running(config) as (process, url):
+        with (
+            httpx.Client(base_url=url, verify=False) as client,
+            client.stream(
+                "POST",
+                "/v1/chat/completions",
+                json={
+                    "model": "wye",
+                    "stream": True,
+                    "messages": [{"role": "user", "content": "a"}],
+                },
+            ) as response,
+        ):
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert process.wait(20) == -signal.SIGTERM
+    store = Store(tmp_path / "log.db")
+    with store.engine.connect() as connection:
+        rows = connection.execute(sa.text("select status from outcomes")).scalars().all()
+    store.close()
+    assert rows == ["ok"]
+
+
+def test_a_full_disk_does_not_stop_the_serving_and_the_loss_is_told(tmp_path, world, eventually):
+    config = write_config(tmp_path, world)
+    with (
+        running(config, file_limit=200_000) as (_, url),
+        httpx.Client(base_url=url, verify=False) as client,
+    ):
+        for _ in range(40):
+            assert ask(client, "x" * 20_000).status_code == 200
+        eventually(lambda: client.get("/healthz").json()["store"]["lost"] > 0)
+        health = client.get("/healthz")
+        assert health.status_code == 200
+        assert health.json()["status"] == "degraded"
+        assert health.json()["store"]["error"]
+        lost = re.search(r"^wye_store_lost_records (\S+)", client.get("/metrics").text, re.M)
+        assert float(lost[1]) > 0
+        assert client.get("/api/summary").json()["store"]["ok"] is False
+        assert ask(client, "still here?", stream=True).text.endswith("data: [DONE]\n\n")
+    store = Store(tmp_path / "log.db")
+    with store.engine.connect() as connection:
+        assert connection.execute(sa.text("PRAGMA integrity_check")).scalar() == "ok"
+    store.close()
+
+
+def test_a_taken_port_is_said_before_anything_else_is_done(tmp_path, world):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port} is taken.*--port"):
+            serve(write_config(tmp_path, world), port=port)
+    assert not (tmp_path / "log.db").exists()
+
+
+def test_an_address_that_is_not_ours_is_said(world):
+    config = Config.model_validate(
+        {"targets": [world.target("ok")], "server": {"open_to_network": True}}
+    )
+    with pytest.raises(ServeError, match=r"192\.0\.2\.1:8484 cannot be listened on"):
+        serve(config, host="192.0.2.1")
