@@ -6,45 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wye.data import RoutingData
 from wye.query.metrics.baselines import baselines
 from wye.query.metrics.calibration import brier, expected_calibration_error
 from wye.query.metrics.comparison import ReportError, compare_on
 from wye.query.metrics.curve import aiq, cost_at, hull, quality_at
 from wye.query.metrics.resample import Resample
 from wye.query.metrics.two_models import two_model_curve
+from wye.testing.outcomes import routing_data
 
 seeds = st.integers(0, 100_000)
-
-
-def routing_data(quality, cost=None, datasets=None, models=None, name="made"):
-    quality = np.asarray(quality, dtype=float)
-    n, m = quality.shape
-    cost = np.full((n, m), np.nan) if cost is None else np.broadcast_to(cost, (n, m))
-    models = list(models or (f"m{k}" for k in range(m)))
-    ids = [f"q{i}" for i in range(n)]
-    rows = [(ids[i], models[k]) for i in range(n) for k in range(m) if np.isfinite(quality[i, k])]
-    cells = [(i, k) for i in range(n) for k in range(m) if np.isfinite(quality[i, k])]
-    outcomes = pd.DataFrame(rows, columns=["query_id", "model"])
-    outcomes["quality"] = [quality[c] for c in cells]
-    outcomes["cost_usd"] = pd.array([cost[c] for c in cells], dtype="Float64")
-    outcomes["cost_usd"] = outcomes["cost_usd"].astype("float64")
-    for column in ("input_tokens", "output_tokens"):
-        outcomes[column] = pd.array([pd.NA] * len(cells), dtype="Int32")
-    outcomes["latency_s"] = np.nan
-    queries = pd.DataFrame(
-        {
-            "query_id": ids,
-            "dataset": list(datasets) if datasets is not None else ["d"] * n,
-            "text": [f"question number {i}" for i in range(n)],
-            "split": ["test"] * n,
-        }
-    )
-    table = pd.DataFrame({"model": models, "provider": ["p"] * m})
-    for column in ("price_in_per_mtok", "price_out_per_mtok", "params_b"):
-        table[column] = np.nan
-    table["context"] = pd.array([pd.NA] * m, dtype="Int64")
-    return RoutingData(queries=queries, outcomes=outcomes, models=table, name=name)
 
 
 def envelope(cost, quality, at):
@@ -138,7 +108,7 @@ def naive_apgr(score, weak, strong):
     area = np.trapezoid(pgr, shares)
     least = {}
     for level in (0.5, 0.8):
-        k = next(k for k, p in enumerate(pgr) if p >= level)
+        k = next(k for k, p in enumerate(pgr) if p >= level - 1e-12)
         rise = pgr[k] - pgr[k - 1]
         least[level] = shares[k - 1] + (level - pgr[k - 1]) / rise * (shares[k] - shares[k - 1])
     return area, least[0.5], least[0.8]
@@ -231,7 +201,7 @@ def test_baselines_are_those_of_a_data_frame():
     quality = rng.choice([0.0, 0.5, 1.0], (90, 4))
     cost = rng.uniform(0.1, 1.0, (90, 4))
     datasets = rng.choice(["x", "y", "z"], 90)
-    comparison = compare_on(routing_data(quality, cost, datasets))
+    comparison = compare_on(routing_data(quality, cost, datasets=datasets))
     base = baselines(comparison, Resample(90, 10))
     frame = pd.DataFrame(quality)
     assert base.best == int(frame.mean().idxmax())

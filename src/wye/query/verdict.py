@@ -55,6 +55,10 @@ def judge_one(
     level = 1.0 - (1.0 - draws.level) / max(len(looked_at), 1)
     figures = {k: draws.figure(v, level=level) for k, v in looked_at.items()}
     best = comparison.models[base.best]
+    if not draws.n_draws:
+        return Verdict(
+            False, f"no verdict: whether {name} pays takes an interval, so bootstrap draws."
+        )
     won = {k: f for k, f in figures.items() if f.low > 0}
     priced = cost is not None and base.best_cost is not None
     if not won:

@@ -65,7 +65,8 @@ def _figures(
 
 def _least_share(s: FloatArray, pgr: FloatArray, level: float) -> FloatArray:
     rows = np.arange(s.shape[0])
-    reached = pgr >= level
+    # Shares that should be equal to the level may lie a rounding below it.
+    reached = pgr >= level - 1e-12
     at = reached.argmax(axis=1)
     before = np.maximum(at - 1, 0)
     rise = pgr[rows, at] - pgr[rows, before]
