@@ -1,4 +1,4 @@
-"""The contract of a strategy: a conversation goes in, an answer with its true token count comes out.
+"""The contract of a strategy: a conversation goes in, an answer and its true token count come out.
 
 A strategy decides how one model is used on a query: how often it is called, with what around the
 question, and what is done with what it wrote. All strategies share one model, so what differs
@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wye.errors import WyeError
+
 if TYPE_CHECKING:
     from wye.gateway.pool.client import Completion, ModelClient
 
 Message = dict[str, str]
 
 
-class StrategyError(ValueError):
+class StrategyError(WyeError):
     """A conversation cannot be answered as it is; the message says what to change."""
 
 

@@ -22,7 +22,7 @@ class ModelClientError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """One call of the model: its text, tokens, why it ended, and exp of the mean log-probability."""
+    """One call of the model: text, tokens, why it ended, exp of the mean log-probability."""
 
     text: str
     input_tokens: int

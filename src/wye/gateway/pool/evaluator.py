@@ -15,6 +15,8 @@ from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
 
+from wye.errors import WyeError
+
 _MAX_CHARS = 300
 # Exact factors to the base unit of each dimension.
 _UNITS: dict[str, tuple[str, float]] = {
@@ -53,7 +55,7 @@ _UNIT_NAMES = {
 }
 
 
-class EvaluationError(ValueError):
+class EvaluationError(WyeError):
     """The expression has no value here; the message says why."""
 
 

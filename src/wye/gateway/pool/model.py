@@ -18,13 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from wye.errors import WyeError
 from wye.gateway.pool import weights
 from wye.gateway.pool.client import ModelClient
 
 _LOG_TAIL = 2000
 
 
-class EmbeddedModelError(RuntimeError):
+class EmbeddedModelError(WyeError):
     """The embedded model cannot be started; the message says what to do."""
 
 
@@ -161,7 +162,8 @@ class EmbeddedModel:
             "threads": self.threads,
         }
         child = Path(__file__).with_name("server_child.py")
-        self._log = tempfile.TemporaryFile(prefix="wye-model-")
+        # Lives as long as the process that writes to it; `_release` closes it.
+        self._log = tempfile.TemporaryFile(prefix="wye-model-")  # noqa: SIM115
         self._process = subprocess.Popen(
             # -P keeps the file's own folder off the path, where it would shadow other modules.
             [sys.executable, "-P", str(child), json.dumps(settings)],

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wye.errors import WyeError
+
 if TYPE_CHECKING:
     from wye.embed import Embedder
 
@@ -29,7 +31,7 @@ class Table:
 
     def __init__(self, rows: list[tuple[str, str]], embedder: Embedder) -> None:
         if not rows:
-            raise ValueError("a table needs at least one row, got none")
+            raise WyeError("a table needs at least one row, got none")
         self.rows = rows
         self._embedder = embedder
         self._keys = embedder.embed([key for key, _ in rows])
@@ -40,21 +42,34 @@ class Table:
         return [self.rows[i] for i in np.argsort(-similarity, kind="stable")[:count]]
 
 
-@lru_cache(maxsize=1)
-def examples() -> Table:
-    """Worked examples: question, answer. No question of the embedded set is among them."""
-    return _read("examples.jsonl", "question", "answer")
+def worked_examples(question: str) -> list[tuple[str, str]]:
+    """The worked examples (question, answer) of the topic nearest to `question`.
+
+    All of one topic in a fixed order, so that questions of the same topic share a prefix that the
+    server keeps in its cache. No question of the embedded set is among them.
+    """
+    [(_, topic)] = _topics().nearest(question, 1)
+    return [(row["question"], row["answer"]) for row in _rows("examples") if row["topic"] == topic]
 
 
 @lru_cache(maxsize=1)
 def facts() -> Table:
     """Facts, each a sentence with its topic."""
-    return _read("facts.jsonl", "fact", "topic")
+    return _table("facts", "fact")
 
 
-def _read(name: str, key: str, value: str) -> Table:
+@lru_cache(maxsize=1)
+def _topics() -> Table:
+    return _table("examples", "question")
+
+
+def _table(name: str, key: str) -> Table:
     from wye.embed import StaticEmbedder
 
-    lines = (_FOLDER / name).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return Table([(row[key], row[value]) for row in rows], StaticEmbedder())
+    return Table([(row[key], row["topic"]) for row in _rows(name)], StaticEmbedder())
+
+
+@lru_cache
+def _rows(name: str) -> list[dict[str, str]]:
+    lines = (_FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

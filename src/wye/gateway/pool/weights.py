@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from wye.errors import WyeError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,7 +36,7 @@ GGUF_BYTES = 98_362_432
 _ROOM = 2.5 * GGUF_BYTES
 
 
-class WeightsError(RuntimeError):
+class WeightsError(WyeError):
     """The weights are not here and could not be brought here; the message says what to do."""
 
 

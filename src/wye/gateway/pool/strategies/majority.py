@@ -6,7 +6,6 @@ Source: Wang et al. 2023, Self-Consistency Improves Chain of Thought Reasoning i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,7 @@ from wye.gateway.pool.answer import (
     with_examples,
 )
 from wye.gateway.pool.client import Completion, ModelClient
-from wye.gateway.pool.nearest import examples
-from wye.gateway.pool.strategies.few_shot import N_EXAMPLES
+from wye.gateway.pool.nearest import worked_examples
 from wye.gateway.pool.vote import final_answer
 
 N_SAMPLES = 5
@@ -39,7 +37,10 @@ class Majority(Strategy):
         f"Asks as few_shot does {N_SAMPLES} times with some randomness and takes the answer that "
         "most agree on. Steadier than one try where the model is right more often than not."
     )
-    token_cost = f"the conversation, worked examples and a short answer, {N_SAMPLES} times"
+    token_cost = (
+        "the conversation, worked examples and a short answer, "
+        f"{N_SAMPLES // 2 + 1} to {N_SAMPLES} times"
+    )
 
     async def answer(
         self, messages: Sequence[Mapping[str, Any]], *, client: ModelClient, params: AnswerParams
@@ -47,8 +48,7 @@ class Majority(Strategy):
         """Answer the last user message; see `Strategy.answer`. A tie goes to the earliest."""
         began = time.perf_counter()
         talk = conversation(messages)
-        nearest = examples().nearest(talk[-1]["content"], N_EXAMPLES)
-        prompt = with_examples(talk, nearest[::-1])
+        prompt = with_examples(talk, worked_examples(talk[-1]["content"]))
 
         async def sample(number: int) -> Completion:
             return await client.complete(
@@ -60,10 +60,13 @@ class Majority(Strategy):
                 confidence=params.confidence,
             )
 
-        # The first call leaves the prompt in the server's cache for the others.
-        samples = [await sample(0)]
-        samples += await asyncio.gather(*(sample(i) for i in range(1, N_SAMPLES)))
-        votes = Counter(final_answer(s.text) for s in samples)
+        # One after the other: each finds the prompt in the server's cache, and the vote ends as
+        # soon as it is decided.
+        samples: list[Completion] = []
+        votes: Counter[str] = Counter()
+        while len(samples) < N_SAMPLES and max(votes.values(), default=0) <= N_SAMPLES // 2:
+            samples.append(await sample(len(samples)))
+            votes[final_answer(samples[-1].text)] += 1
         winner = max(samples, key=lambda s: votes[final_answer(s.text)])
         return total(
             winner.text.strip(),

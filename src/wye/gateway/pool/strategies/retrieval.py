@@ -10,7 +10,7 @@ from wye.gateway.pool.answer import Message, Step
 from wye.gateway.pool.nearest import facts
 from wye.gateway.pool.strategies.direct import OneCall
 
-N_FACTS = 3
+N_FACTS = 2
 
 
 class Retrieval(OneCall):
@@ -28,6 +28,6 @@ class Retrieval(OneCall):
         question = messages[-1]["content"]
         found = facts().nearest(question, N_FACTS)
         lines = "\n".join(fact for fact, _ in found)
-        asked = f"{lines}\n\nBy these facts, answer in a short sentence: {question}"
+        asked = f"{lines}\n{question}"
         steps = [Step(action="fact", text=fact) for fact, _ in found]
         return [*messages[:-1], {"role": "user", "content": asked}], steps

@@ -63,10 +63,12 @@ class StepByStep(Strategy):
             max_tokens=REASONING_TOKENS + (params.max_tokens or 0),
             temperature=params.temperature or 0.0,
             seed=params.seed,
-            stop=["\n", *params.stop],
+            stop=["\n"],
             confidence=params.confidence,
         )
         text = conclusion(done.text)
+        for stop in params.stop:
+            text = text.split(stop, 1)[0]
         return total(
             text,
             [done],

@@ -56,7 +56,7 @@ relation ::= " > " | " < " | " == "
 call ::= name "(" value (", " value){0,2} ")"
 value ::= number | text
 number ::= "-"? [0-9]{1,9} ("." [0-9]{1,6})?
-text ::= "'" [^'\n\\]{0,80} "'"
+text ::= "'" [^'\n\\]* "'"
 name ::= """
     + _NAMES
 )
