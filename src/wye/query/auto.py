@@ -70,6 +70,6 @@ class AutoRouter(EmbeddedRouter):
             "linear": LinearEstimator(),
             "cluster": ClusterEstimator(seed=self.seed),
             "mlp": MLPEstimator(seed=self.seed),
-            "factorisation": FactorisationEstimator(seed=self.seed),
+            "factorisation": FactorisationEstimator(),
         }
         return {name: fresh[name] for name in self.members}

@@ -29,7 +29,7 @@ COUNTS = (8, 16, 32, 64)
 SHRINKAGES = (2.0, 8.0, 32.0)
 SHARPNESS = 10.0
 TUNING_FOLDS = 4
-TRAINING_QUERIES = 5000
+TRAINING_QUERIES = 3000
 
 
 class ClusterEstimator(QualityEstimator):
@@ -107,7 +107,7 @@ def _centers(vectors: NDArray[np.float32], count: int, seed: int) -> FloatArray:
     from sklearn.exceptions import ConvergenceWarning
 
     rows = np.random.default_rng(seed).permutation(len(vectors))[:TRAINING_QUERIES]
-    model = KMeans(count, init="random", n_init=1, max_iter=30, random_state=seed)
+    model = KMeans(count, init="random", n_init=1, max_iter=15, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct queries than clusters leave some clusters empty, which is harmless here.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.ridge import fit_ridge
+from wye.query.ridge import Design, fit_ridge
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -81,7 +81,7 @@ def fit_amounts(design: NDArray[np.float32], amounts: FloatArray) -> AmountModel
     coef = np.zeros((design.shape[1], n_models), np.float32)
     intercept = _column(np.nanmean, logs, counts > 0, 0.0)
     if rich.any():
-        ridge = fit_ridge(design, logs[:, rich], PENALTIES)
+        ridge = fit_ridge(Design(design), logs[:, rich], PENALTIES)
         coef[:, rich], intercept[rich] = ridge.coef, ridge.intercept
     low = _column(np.nanmin, logs, counts > 0, 0.0)
     high = _column(np.nanmax, logs, counts > 0, 0.0)

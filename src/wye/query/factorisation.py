@@ -11,7 +11,7 @@ W and v are the leading singular directions of the ridge fit. For a model that j
 is: (bias, v) gets the posterior mean of a Bayesian linear regression of its measured answers on u,
 whose prior is the mean and covariance of the models known so far.
 
-Shape letters: Q queries, M models, D columns of the design, K rank.
+Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, K rank.
 """
 
 from __future__ import annotations
@@ -29,29 +29,24 @@ from wye.query.estimator import (
     QualityEstimator,
     common_part,
     contrast_error,
-    folds,
     mean_std,
     model_means,
 )
 from wye.query.inputs import QueryInputs
-from wye.query.linear import design_matrix
 from wye.query.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
-TUNING_FOLDS = 3
 
 
 class FactorisationEstimator(QualityEstimator):
     """Reduced-rank ridge regression of quality on the embedding and text features.
 
     Args:
-        rank: K; chosen by cross-validation when None.
-        seed: of the folds.
+        rank: K; chosen by leave-one-out error when None.
     """
 
-    def __init__(self, *, rank: int | None = None, seed: int = 0) -> None:
+    def __init__(self, *, rank: int | None = None) -> None:
         self.rank = rank
-        self.seed = seed
 
     center_: NDArray[np.float32]
     encoder_: NDArray[np.float32]
@@ -59,10 +54,8 @@ class FactorisationEstimator(QualityEstimator):
     bias_: FloatArray
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
-        """Factorise; the rank by cross-validation."""
-        design = design_matrix(inputs)
-        rank = self.rank if self.rank is not None else self._choose_rank(design, quality)
-        self._factorise(design, quality, rank)
+        """Factorise; the rank by leave-one-out error."""
+        self._factorise(inputs, quality)
         self.mean_std_ = mean_std(quality, model_means(quality))
         encoded = self.encode(inputs)
         known = np.isfinite(quality)
@@ -86,7 +79,7 @@ class FactorisationEstimator(QualityEstimator):
 
     def encode(self, inputs: QueryInputs) -> FloatArray:
         """The code u of each query, `[Q, K]`."""
-        return np.asarray((design_matrix(inputs) - self.center_) @ self.encoder_, np.float64)
+        return np.asarray((inputs.columns - self.center_) @ self.encoder_, np.float64)
 
     def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
@@ -121,37 +114,34 @@ class FactorisationEstimator(QualityEstimator):
     def _quality(self, encoded: FloatArray) -> FloatArray:
         return np.asarray(encoded @ self.vectors_.T + self.bias_, np.float64)
 
-    def _factorise(self, design: NDArray[np.float32], quality: FloatArray, rank: int) -> None:
+    def _factorise(self, inputs: QueryInputs, quality: FloatArray) -> None:
         means = model_means(quality)
         common = common_part(quality, means)
-        difficulty = fit_ridge(design, common[:, None])
-        contrast = fit_ridge(design, quality - means - common[:, None])
+        difficulty = fit_ridge(inputs.design, common[:, None])
+        contrast = fit_ridge(inputs.design, quality - means - common[:, None])
         coef = difficulty.coef + contrast.coef
-        level = means + difficulty.intercept + contrast.intercept
-        self.center_ = design.mean(axis=0)
-        centred = np.asarray(design - self.center_, np.float64)
+        self.center_ = inputs.columns.mean(axis=0)
+        centred = np.asarray(inputs.columns - self.center_, np.float64)
         _, singular, directions = np.linalg.svd(centred @ coef, full_matrices=False)
-        rank = min(rank, len(singular))
+        level = means + difficulty.intercept + contrast.intercept + self.center_ @ coef
+        excess = means + difficulty.held_out + contrast.held_out - level
+        rank = self._choose_rank(excess, directions, quality - level)
         vectors = directions[:rank].T
         # Unit variance of the code puts what models differ by into their vectors.
-        scale = np.maximum(singular[:rank] / np.sqrt(len(design)), 1e-12)
+        scale = np.maximum(singular[:rank] / np.sqrt(len(inputs)), 1e-12)
         self.encoder_ = (coef @ vectors / scale).astype(np.float32)
         self.vectors_ = vectors * scale
-        self.bias_ = np.asarray(level + self.center_ @ coef, np.float64)
+        self.bias_ = np.asarray(level, np.float64)
 
-    def _choose_rank(self, design: NDArray[np.float32], quality: FloatArray) -> int:
-        ranks: list[int] = sorted({min(r, quality.shape[1]) for r in RANKS})
-        if len(design) < 2 * TUNING_FOLDS or len(ranks) == 1:
-            return ranks[0]
-        errors = np.zeros(len(ranks))
-        for part in folds(len(design), TUNING_FOLDS, self.seed):
-            rest = np.setdiff1d(np.arange(len(design)), part)
-            self._factorise(design[rest], quality[rest], ranks[-1])
-            encoded = np.asarray((design[part] - self.center_) @ self.encoder_, np.float64)
-            means = model_means(quality[rest])
-            for r, rank in enumerate(ranks):
-                predicted = encoded[:, :rank] @ self.vectors_[:, :rank].T + self.bias_
-                errors[r] += contrast_error(quality[part], predicted, means) * len(part)
+    def _choose_rank(self, excess: FloatArray, directions: FloatArray, truth: FloatArray) -> int:
+        """The rank at which leave-one-out predictions `excess`, cut down to it, err least."""
+        if self.rank is not None:
+            return min(self.rank, len(directions))
+        ranks: list[int] = sorted({min(r, len(directions)) for r in RANKS})
+        zero = np.zeros(truth.shape[1])
+        errors = [
+            contrast_error(truth, excess @ directions[:r].T @ directions[:r], zero) for r in ranks
+        ]
         return ranks[int(np.argmin(errors))]
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -181,7 +171,7 @@ class FactorisationRouter(EmbeddedRouter):
     """Low-rank factorisation with a query encoder; models join and leave without retraining.
 
     Args:
-        rank: width of the codes; chosen by cross-validation when None.
+        rank: width of the codes; chosen by leave-one-out error when None.
         embedder, calibration, max_references, seed: see `EmbeddedRouter`.
     """
 
@@ -284,7 +274,7 @@ class FactorisationRouter(EmbeddedRouter):
         self.combination_ = Combination(means=means, common=old.common, contrast=old.contrast)
 
     def _estimators(self) -> dict[str, QualityEstimator]:
-        return {"factorisation": FactorisationEstimator(rank=self.rank, seed=self.seed)}
+        return {"factorisation": FactorisationEstimator(rank=self.rank)}
 
 
 def _or_nan(value: float | None) -> float:

@@ -6,11 +6,16 @@ Shape letters: Q queries, D embedding width, F features, R references, K neighbo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.query.ridge import Design
+
 CELLS_AT_ONCE = 4_000_000
+# Standardised features against unit vectors: together they weigh about as much as the embedding.
+FEATURE_SCALE = 0.15
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,17 @@ class QueryInputs:
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
+
+    @cached_property
+    def columns(self) -> NDArray[np.float32]:
+        """`[Q, D + F]` the embedding and the scaled text features side by side."""
+        scaled = np.clip(self.features, -4.0, 4.0) * np.float32(FEATURE_SCALE)
+        return np.concatenate([self.vectors, scaled], axis=1)
+
+    @cached_property
+    def design(self) -> Design:
+        """`columns` to regress on; all estimators that do share its decompositions."""
+        return Design(self.columns)
 
     def rows(self, rows: NDArray[np.intp]) -> QueryInputs:
         """Some of the queries; the references stay whole."""
@@ -84,7 +100,8 @@ def nearest(
         if exclude is not None:
             rows = np.flatnonzero(exclude[part] >= 0)
             close[rows, exclude[part][rows]] = -2.0
-        best = np.argpartition(close, n_references - k, axis=1)[:, n_references - k :]
+        first = max(0, min(n_references - k, n_references - 1))
+        best = np.argpartition(close, first, axis=1)[:, n_references - k :]
         found = np.take_along_axis(close, best, axis=1)
         order = np.lexsort((best, -found), axis=1)
         index[part] = np.take_along_axis(best, order, axis=1)

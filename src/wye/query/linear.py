@@ -9,7 +9,7 @@ c, how hard the query is for all models, and d, what sets the models apart, are 
 each with its own penalty by leave-one-out error: differences are far fainter than difficulty, and
 one penalty for both would overfit them.
 
-Shape letters: Q queries, M models, D columns of the design.
+Shape letters: Q queries, M models, D columns of `QueryInputs.columns`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,7 @@ from wye.query.base import FloatArray
 from wye.query.embedded import EmbeddedRouter
 from wye.query.estimator import QualityEstimator, common_part, mean_std, model_means
 from wye.query.inputs import QueryInputs
-from wye.query.ridge import Ridge, fit_ridge
-
-# Standardised features against unit vectors: together they weigh about as much as the embedding.
-FEATURE_SCALE = 0.15
-
-
-def design_matrix(inputs: QueryInputs) -> NDArray[np.float32]:
-    """`[Q, D + F]` the embedding and the scaled text features side by side."""
-    scaled = np.clip(inputs.features, -4.0, 4.0) * np.float32(FEATURE_SCALE)
-    return np.concatenate([inputs.vectors, scaled], axis=1)
+from wye.query.ridge import Design, Ridge, fit_ridge
 
 
 class LinearEstimator(QualityEstimator):
@@ -41,10 +32,10 @@ class LinearEstimator(QualityEstimator):
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Fit both regressions, penalties by leave-one-out."""
-        return self.fit_design(design_matrix(inputs), quality)
+        return self.fit_design(inputs.design, quality)
 
-    def fit_design(self, design: NDArray[np.float32], quality: FloatArray) -> Self:
-        """Fit both regressions on a given design `[Q, D]`."""
+    def fit_design(self, design: Design, quality: FloatArray) -> Self:
+        """Fit both regressions on another design."""
         means = model_means(quality)
         common = common_part(quality, means)
         difficulty = fit_ridge(design, common[:, None])
@@ -62,13 +53,13 @@ class LinearEstimator(QualityEstimator):
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        return self.predict_design(design_matrix(inputs))
+        return self.predict_columns(inputs.columns)
 
-    def predict_design(self, design: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-        """The same on a given design `[Q, D]`."""
-        mean = design @ self.coef_ + self.intercept_
-        width = design.shape[1]
-        reach = ((design - self.center_) @ self.root_) ** 2
+    def predict_columns(self, columns: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """The same on columns `[Q, D]` of another design."""
+        mean = columns @ self.coef_ + self.intercept_
+        width = columns.shape[1]
+        reach = ((columns - self.center_) @ self.root_) ** 2
         # [Q, 2] leverage of difficulty and of contrast.
         leverage = np.stack([reach[:, :width].sum(axis=1), reach[:, width:].sum(axis=1)], axis=1)
         variance = leverage.astype(np.float64) @ self.noise_**2

@@ -9,7 +9,7 @@ half of the queries and the last layer is fitted on the known outcomes of the ot
 hidden layer cannot pass on what it memorised; a second network takes the halves the other way
 round, and the two are averaged.
 
-Shape letters: Q queries, M models, D columns of the design, F hidden width.
+Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, F hidden width.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.embedded import EmbeddedRouter
 from wye.query.estimator import QualityEstimator, folds
 from wye.query.inputs import QueryInputs
-from wye.query.linear import LinearEstimator, design_matrix
+from wye.query.linear import LinearEstimator
+from wye.query.ridge import Design
 
-TRAINING_QUERIES = 5_000
+TRAINING_QUERIES = 3_000
 # Unit vectors have components of about 1/16; a network learns faster on inputs of about 1.
 INPUT_SCALE = 8.0
 
@@ -45,7 +46,7 @@ class MLPEstimator(QualityEstimator):
     """
 
     def __init__(
-        self, *, hidden: int = 64, penalty: float = 0.1, epochs: int = 30, seed: int = 0
+        self, *, hidden: int = 64, penalty: float = 0.1, epochs: int = 20, seed: int = 0
     ) -> None:
         self.hidden = hidden
         self.penalty = penalty
@@ -54,31 +55,32 @@ class MLPEstimator(QualityEstimator):
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Train two hidden layers, then fit each one's last layer on the half it has not seen."""
-        design = design_matrix(inputs)
-        expected = LinearEstimator().fit_design(design, quality).predict_design(design)[0]
-        filled = np.where(np.isfinite(quality), quality, expected)
+        columns, known = inputs.columns, np.isfinite(quality)
+        filled = quality
+        if not known.all():
+            filled = np.where(
+                known, quality, LinearEstimator().fit(inputs, quality).predict(inputs)[0]
+            )
         one, other = folds(len(inputs), 2, self.seed) if len(inputs) > 1 else [np.zeros(1, int)] * 2
         self.networks_ = []
         for learn, check in ((one, other), (other, one)):
             learn = learn[:: max(1, len(learn) // TRAINING_QUERIES)]
-            network = self._hidden_layer(design[learn] * INPUT_SCALE, filled[learn])
-            last = LinearEstimator().fit_design(
-                _activations(network, design[check]), quality[check]
-            )
+            network = self._hidden_layer(columns[learn] * INPUT_SCALE, filled[learn])
+            hidden = Design(_activations(network, columns[check]))
+            last = LinearEstimator().fit_design(hidden, quality[check])
             self.networks_.append((*network, last))
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        design = design_matrix(inputs)
         parts = [
-            last.predict_design(_activations((weight, bias), design))
+            last.predict_columns(_activations((weight, bias), inputs.columns))
             for weight, bias, last in self.networks_
         ]
         (mean, std), (mean_2, std_2) = parts
         return (mean + mean_2) / 2, np.sqrt((std**2 + std_2**2) / 2 + (mean - mean_2) ** 2 / 4)
 
-    def _hidden_layer(self, design: NDArray[np.float32], targets: FloatArray) -> HiddenLayer:
+    def _hidden_layer(self, columns: NDArray[np.float32], targets: FloatArray) -> HiddenLayer:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor
 
@@ -86,14 +88,14 @@ class MLPEstimator(QualityEstimator):
             hidden_layer_sizes=(self.hidden,),
             alpha=self.penalty,
             max_iter=self.epochs,
-            early_stopping=len(design) >= 100,
+            early_stopping=len(columns) >= 100,
             n_iter_no_change=4,
             random_state=self.seed,
         )
         with warnings.catch_warnings():
             # The number of epochs is a bound on time, not a promise of convergence.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            network.fit(design, targets if targets.shape[1] > 1 else targets[:, 0])
+            network.fit(columns, targets if targets.shape[1] > 1 else targets[:, 0])
         weight = network.coefs_[0] * INPUT_SCALE
         return weight.astype(np.float32), network.intercepts_[0].astype(np.float32)
 
@@ -117,9 +119,9 @@ class MLPEstimator(QualityEstimator):
             self.networks_.append((arrays[f"{n}.weight"], arrays[f"{n}.bias"], last))
 
 
-def _activations(network: HiddenLayer, design: NDArray[np.float32]) -> NDArray[np.float32]:
+def _activations(network: HiddenLayer, columns: NDArray[np.float32]) -> NDArray[np.float32]:
     weight, bias = network
-    return np.asarray(np.maximum(design @ weight + bias, 0.0), np.float32)
+    return np.asarray(np.maximum(columns @ weight + bias, 0.0), np.float32)
 
 
 class MLPRouter(EmbeddedRouter):
@@ -139,7 +141,7 @@ class MLPRouter(EmbeddedRouter):
         *,
         hidden: int = 64,
         penalty: float = 0.1,
-        epochs: int = 30,
+        epochs: int = 20,
         embedder: Any = "static",
         calibration: str = "platt",
         max_references: int = 8192,
