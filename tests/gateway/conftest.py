@@ -114,6 +114,12 @@ def world() -> Iterator[World]:
     world.stop()
 
 
+@pytest.fixture(scope="session")
+def serving() -> type[Served]:
+    """Serves a configuration as it is; the caller stops it."""
+    return Served
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a gateway from the values of a configuration; its store is in the test's folder."""

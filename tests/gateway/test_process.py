@@ -75,8 +75,11 @@ def running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subpr
         process.communicate()
 
 
+QUESTION = {"model": "wye", "messages": [{"role": "user", "content": "hi"}]}
+
+
 def ask(client: httpx.Client, text: str = "hi", **fields) -> httpx.Response:
-    body = {"model": "wye", "messages": [{"role": "user", "content": text}], **fields}
+    body = {**QUESTION, "messages": [{"role": "user", "content": text}], **fields}
     return client.post("/v1/chat/completions", json=body)
 
 
@@ -92,9 +95,7 @@ def test_a_killed_gateway_loses_at_most_its_last_batch_and_opens_again(tmp_path,
             eventually(lambda: client.get("/healthz").json()["store"]["pending"] == 0)
             traffic = threading.Thread(target=_until_it_dies, args=(url,))
             traffic.start()
-            eventually(
-                lambda: len(client.get("/v1/decisions?limit=1000").json()["data"]) > len(settled)
-            )
+            eventually(partial(_holds_more_than, client, len(settled)))
             process.send_signal(signal.SIGKILL)
             traffic.join()
         store = Store(tmp_path / "log.db")
@@ -104,6 +105,10 @@ def test_a_killed_gateway_loses_at_most_its_last_batch_and_opens_again(tmp_path,
         store.close()
         assert settled <= kept
         settled = kept
+
+
+def _holds_more_than(client: httpx.Client, count: int) -> bool:
+    return len(client.get("/v1/decisions?limit=1000").json()["data"]) > count
 
 
 def _until_it_dies(url: str) -> None:

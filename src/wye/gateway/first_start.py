@@ -78,15 +78,21 @@ def _cost_weight(data: RoutingData) -> float:
     return float(f"{_STEP / (mean.max() - mean.min()):.2g}")
 
 
-def embedded_router(data: RoutingData, progress: Progress) -> Ready:
-    """The default router of the embedded outcomes, trained where no cache holds it."""
+def embedded_router(data: RoutingData, progress: Progress, *, system: str = "auto") -> Ready:
+    """A router of the embedded outcomes, trained where no cache holds it.
+
+    Args:
+        data: outcomes, with a part `train` and a part `test`.
+        progress: is told what takes long.
+        system: name of the router, as in `wye.query.get_router`.
+    """
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("wye") / "routers" / _digest(data)
+    folder = user_cache_path("wye") / "routers" / f"{system}-{_digest(data)}"
     cached = _read(folder)
     if cached is None:
         progress("training the router on the embedded outcomes (once)")
-        cached = _train(data, folder)
+        cached = _train(data, folder, system)
     router, frontier = cached
     return Ready(router, frontier, playground(data))
 
@@ -109,11 +115,11 @@ def playground(data: RoutingData) -> tuple[Mapping[str, Any], ...]:
     return tuple(prompts[:_PROMPTS])
 
 
-def _train(data: RoutingData, folder: Path) -> tuple[QueryRouter, dict[str, Any]]:
+def _train(data: RoutingData, folder: Path, system: str) -> tuple[QueryRouter, dict[str, Any]]:
     from wye.query import get_router
     from wye.query.report import evaluate
 
-    router = get_router("auto").fit(data.part("train"))
+    router = get_router(system).fit(data.part("train"))
     report = evaluate(router, data.part("test"), bootstrap=0, latency_samples=20)
     frontier = frontier_of(report)
     try:

@@ -1,0 +1,115 @@
+"""The embedded model as targets of the gateway: a real model, no key, no network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import openai
+import pytest
+
+from wye.gateway.pool import STRATEGIES, WeightsError, weights
+
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, serving):
+    pytest.importorskip("xllamacpp")
+    try:
+        weights.locate()
+    except WeightsError as error:
+        pytest.skip(str(error))
+    from wye.gateway.config import Config
+
+    folder = tmp_path_factory.mktemp("embedded")
+    prices = {"price_in_per_mtok": 0.01, "price_out_per_mtok": 0.02, "context": 2048}
+    config = Config.model_validate(
+        {
+            "targets": [{"name": name, "kind": "embedded", **prices} for name in STRATEGIES],
+            "policies": {"quality": {"kind": "quality"}},
+            "store": {"path": str(folder / "log.db")},
+        }
+    )
+    served = serving(config)
+    yield served
+    served.stop()
+
+
+def test_every_strategy_answers_the_official_client_with_its_tokens(served):
+    for name in STRATEGIES:
+        raw = served.openai.chat.completions.with_raw_response.create(
+            model=name, messages=MESSAGES, temperature=0, max_tokens=16, seed=1
+        )
+        answer = raw.parse()
+        assert raw.headers["x-wye-target"] == name
+        assert answer.choices[0].message.content
+        assert answer.choices[0].finish_reason in ("stop", "length")
+        assert answer.usage.prompt_tokens > 0
+        outcome = served.http.get(f"/v1/decisions/{raw.headers['x-wye-decision']}").json()[
+            "outcome"
+        ]
+        assert outcome["tokens_estimated"] is False
+        expected = (answer.usage.prompt_tokens + 2 * answer.usage.completion_tokens) / 1e8
+        assert outcome["cost_usd"] == pytest.approx(expected)
+
+
+def test_a_greedy_answer_streams_as_it_comes_whole(served):
+    whole = served.openai.chat.completions.create(
+        model="direct", messages=MESSAGES, temperature=0, max_tokens=20
+    )
+    pieces = list(
+        served.openai.chat.completions.create(
+            model="direct",
+            messages=MESSAGES,
+            temperature=0,
+            max_tokens=20,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    said = "".join(p.choices[0].delta.content or "" for p in pieces if p.choices)
+    assert said == whole.choices[0].message.content
+    assert len(pieces) > 4
+    assert pieces[-1].usage == whole.usage
+
+
+def test_requests_in_parallel_share_the_one_model(served):
+    answers = []
+
+    def ask(i):
+        answers.append(served.ask("direct", text=f"Say the number {i}.", max_tokens=5))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [a.status_code for a in answers] == [200] * 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tools": [{"type": "function"}]}, "calls no tools"),
+        ({"n": 2}, "gives one choice"),
+        ({"response_format": {"type": "json_object"}}, "plain text only"),
+        ({"temperature": 3}, "expected 0 to 2"),
+        ({"messages": [*MESSAGES, {"role": "assistant", "content": "Paris"}]}, "ends with"),
+    ],
+)
+def test_what_the_model_cannot_do_is_said_and_not_ignored(served, fields, said):
+    with pytest.raises(openai.BadRequestError, match=said):
+        served.openai.chat.completions.create(**{"model": "direct", "messages": MESSAGES, **fields})
+
+
+def test_a_model_whose_process_died_is_started_again(served, eventually):
+    shared = served.gateway.upstreams["direct"]._model
+    pid = shared._model.pid
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not shared._model.running)
+    answer = served.ask("direct", max_tokens=5)
+    assert answer.status_code == 200
+    assert shared._model.pid != pid
