@@ -120,6 +120,7 @@ def llmrouter(tmp_path: Path) -> Path:
     (folder / "dcrouter_test.json").write_text(
         json.dumps([{"question": "Three?", "scores": {"small": 0.25, "large": 1}, "cluster_id": 2}])
     )
+    (folder / "config.json").write_text('{"epochs": 3}')
     (folder / "query_data/default_query_test.jsonl").write_text(
         '{"task_name": "facts", "query": "Three?", "ground_truth": "3"}\n'
     )

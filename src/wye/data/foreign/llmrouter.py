@@ -63,8 +63,10 @@ def read_llmrouter(source: Path) -> RoutingData:
 
 
 def _files(folder: Path) -> list[Path]:
+    """Files that may hold rows; a JSON file that is no list, such as a configuration, does not."""
     found = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".jsonl", ".csv")]
-    return [p for p in found if p.name != _MODEL_FILE and "embedding" not in p.name]
+    kept = [p for p in found if p.name != _MODEL_FILE and "embedding" not in p.name]
+    return [p for p in kept if p.suffix != ".json" or isinstance(_json(p), list)]
 
 
 def _read(path: Path) -> Table:
