@@ -10,6 +10,7 @@ Needs a Chromium in PATH, the extra `local`, and the dependency groups `test` an
 """
 
 import argparse
+import io
 import os
 import random
 import shutil
@@ -51,7 +52,7 @@ CHROMIUM_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WIDTH, HEIGHT = 1400, 1240
+WIDTH, HEIGHT = 1400, 1330
 MODELS = ("wye", "wye", "wye", "wye/quality", "wye", "wye/thrifty")
 
 
@@ -138,13 +139,13 @@ def take_dashboard(url: str) -> None:
                 pass
             page.wait_for_timeout(500)
             page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
-            write(IMAGES / name, page.screenshot())
+            write(IMAGES / name, shrink(page.screenshot()))
             if scheme == "light":
                 page.set_viewport_size({"width": WIDTH, "height": 900})
                 page.get_by_role("link", name="Open the decision").click()
                 page.get_by_role("heading", name="Candidates").wait_for()
                 page.locator("#detail").evaluate("panel => panel.focus()")
-                write(IMAGES / "decision.png", page.locator("#detail").screenshot())
+                write(IMAGES / "decision.png", shrink(page.locator("#detail").screenshot()))
             page.close()
 
 
@@ -154,6 +155,16 @@ def draw_frontier(data: RoutingData, ready: Ready) -> None:
     from wye.query.report import evaluate
 
     print("frontier:", save(evaluate(ready.router, data.part("test")), IMAGES / "frontier.png"))
+
+
+def shrink(png: bytes) -> bytes:
+    """The picture in 256 colours, which a page of text and lines does not show."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def write(path: Path, content: bytes) -> None:

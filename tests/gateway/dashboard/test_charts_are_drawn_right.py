@@ -64,6 +64,33 @@ def test_points_lie_by_quality_and_by_the_logarithm_of_cost(measured, look) -> N
         assert found[name] == pytest.approx((x, y), abs=0.01)
 
 
+def test_a_mix_by_chance_is_linear_in_cost(measured, look) -> None:
+    page = look(measured)
+    page.locator("svg.frontier").wait_for()
+    found = page.evaluate(
+        """() => {
+          const at = (label) => {
+            const n = document.querySelector(`circle.mark.single[data-label="${label}"]`);
+            return [n.cx.baseVal.value, n.cy.baseVal.value];
+          };
+          const curve = document.querySelector('path.curve.mix');
+          const points = Array.from({ length: 201 }, (_, k) => {
+            const p = curve.getPointAtLength(curve.getTotalLength() * k / 200);
+            return [p.x, p.y];
+          });
+          return { low: at('direct'), high: at('step by step'), points };
+        }"""
+    )
+    (x0, y0), (x1, y1) = found["low"], found["high"]
+    c0, c1 = SINGLES[0][1], SINGLES[2][1]
+    between = [(x, y) for x, y in found["points"] if x0 <= x <= x1]
+    assert len(between) > 50
+    for x, y in between:
+        cost = c0 * (c1 / c0) ** ((x - x0) / (x1 - x0))
+        share = (cost - c0) / (c1 - c0)
+        assert y == pytest.approx(y0 + share * (y1 - y0), abs=0.5)
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_labels_of_crowded_points_can_be_read(measured, look, width: int) -> None:
     page = look(measured, viewport={"width": width, "height": 900})

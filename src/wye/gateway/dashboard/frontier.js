@@ -14,6 +14,8 @@ const HEIGHT = 330;
 const MARGIN = { top: 14, right: 18, bottom: 44, left: 62 };
 const REQUESTS = 1000;
 const FONT_PX = 12;
+const MIX_STEPS = 16;
+const CROWDED = 12;
 
 const KINDS = {
   single: "one target for everything",
@@ -48,14 +50,30 @@ function domains(points) {
   };
 }
 
-function marker(point, x, y) {
+/**
+ * The mix between neighbouring points. Answering by chance with either makes cost and quality linear
+ * in the share of each, which is a curve where the cost axis is logarithmic.
+ */
+function mixed(points) {
+  return points.flatMap((point, k) => {
+    const next = points[k + 1];
+    if (!next) return [point];
+    return Array.from({ length: MIX_STEPS }, (_, step) => {
+      const share = step / MIX_STEPS;
+      const between = (name) => point[name] + share * (next[name] - point[name]);
+      return { cost_usd: between("cost_usd"), quality: between("quality") };
+    });
+  });
+}
+
+function marker(point, x, y, crowded) {
   const colour = point.kind === "single" ? knownHue(point.label) : "";
   const common = { class: `mark ${point.kind} ${colour}`.trim(), "data-label": point.label ?? "" };
   if (point.kind === "oracle") {
     const d = `M${x} ${y - 7}L${x + 7} ${y}L${x} ${y + 7}L${x - 7} ${y}Z`;
     return svg("path", { ...common, d });
   }
-  const radius = { single: 5, router: 4.5, mix: 2.2 }[point.kind] ?? 4;
+  const radius = point.kind === "router" && crowded ? 2.5 : 5;
   return svg("circle", { ...common, cx: x, cy: y, r: radius });
 }
 
@@ -151,7 +169,7 @@ function drawAxes(root, scaleX, scaleY, domain, frame) {
 
 /** Points in reading order, with a ring around the one under hand and its figures in the readout. */
 function readable(root, placed, readout) {
-  const order = [...placed].sort((a, b) => a.x - b.x || a.y - b.y);
+  const order = placed.filter((p) => p.kind !== "mix").sort((a, b) => a.x - b.x || a.y - b.y);
   const ring = svg("circle", { class: "ring", r: 10 });
   root.append(ring);
   explore(root, {
@@ -194,7 +212,10 @@ export function drawFrontier(holder, points, width, readout) {
   const placed = shown
     .map((p) => ({ ...p, x: scaleX(p.cost_usd), y: scaleY(p.quality) }))
     .sort((a, b) => a.cost_usd - b.cost_usd);
-  const lines = ["mix", "router"].map((kind) => placed.filter((p) => p.kind === kind));
+  const of = (kind) => placed.filter((p) => p.kind === kind);
+  const mix = mixed(of("mix")).map((p) => ({ x: scaleX(p.cost_usd), y: scaleY(p.quality) }));
+  const lines = [mix, of("router")];
+  const crowded = of("router").length > CROWDED;
 
   const root = svg("svg", {
     class: "chart frontier", width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, tabindex: 0,
@@ -204,8 +225,8 @@ export function drawFrontier(holder, points, width, readout) {
   });
   drawAxes(root, scaleX, scaleY, domain, frame);
   lines.forEach((line, k) => root.append(curve(line, ["mix", "router"][k])));
-  for (const kind of ["mix", "single", "router", "oracle"]) {
-    for (const p of placed.filter((q) => q.kind === kind)) root.append(marker(p, p.x, p.y));
+  for (const kind of ["router", "single", "oracle"]) {
+    root.append(...of(kind).map((p) => marker(p, p.x, p.y, crowded)));
   }
   drawLabels(root, placed, lines, frame, measurer(holder));
   readable(root, placed, readout);
