@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wye.data import RoutingData, normalise, split_by_question
@@ -12,11 +12,13 @@ from wye.data import RoutingData, normalise, split_by_question
 questions = st.text(min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(questions)
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
+@settings(deadline=None)
 @given(questions)
 def test_case_spaces_and_unicode_form_do_not_make_another_question(text: str) -> None:
     dressed = "  " + unicodedata.normalize("NFD", text).replace(" ", "\t ") + "\n"
@@ -33,6 +35,7 @@ def test_other_words_are_another_question() -> None:
     assert normalise("What is 2 + 2?") != normalise("What is 2 + 3?")
 
 
+@settings(deadline=None)
 @given(st.lists(questions, max_size=20), st.integers(-(2**31), 2**31))
 def test_a_question_keeps_its_side_in_any_company_and_order(texts: list[str], seed: int) -> None:
     sides = dict(zip(texts, split_by_question(texts, test_share=0.5, seed=seed), strict=True))

@@ -53,6 +53,7 @@ def check(context: CheckContext) -> CheckResult:
 
 def _trial(trial: Trial, kind: str, context: CheckContext) -> dict[str, float]:
     from wye.query.linear import LinearRouter
+    from wye.query.policies import Cascade
 
     names = _pool(trial.train)
     train = trial.train.with_models(names)
@@ -73,8 +74,6 @@ def _trial(trial: Trial, kind: str, context: CheckContext) -> dict[str, float]:
         context.progress(f"seed {trial.seed}, {name}")
         points = []
         for weight in _weights(test.cost):
-            from wye.query.policies import Cascade
-
             policy = Cascade(cost_weight=weight, max_depth=depth, order=fixed)
             policy.fit(learn, held_out.quality, seen)
             points.append(_run(policy, estimate, test, scores))
