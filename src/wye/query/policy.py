@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from wye.errors import WyeError
@@ -68,7 +69,13 @@ class Policy(ABC):
 
     def describe(self) -> str:
         """Name and parameters, as in `utility(cost_weight=50.0)`."""
-        import inspect
-
-        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        names = parameter_names(type(self))
         return f"{self.name}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+
+@lru_cache(maxsize=256)
+def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
+    """The constructor's parameters of a policy class, in order."""
+    import inspect
+
+    return tuple(inspect.signature(policy).parameters)

@@ -119,6 +119,7 @@ class Budget(Policy):
         self.answered_ = 0
         self._seen = 0
         self._reserves: list[float] = []
+        self._reserved = 0.0
         self._pace: DualPrice | None = None
         if self.horizon is not None and self.total > 0:
             self._pace = self._new_pace(self.horizon)
@@ -126,7 +127,7 @@ class Budget(Policy):
     @property
     def reserved_(self) -> float:
         """USD reserved for answers that are not settled."""
-        return math.fsum(self._reserves)
+        return self._reserved
 
     @property
     def left(self) -> float:
@@ -174,7 +175,9 @@ class Budget(Policy):
             raise PolicyError(f"budget: settled cost is {cost!r}, expected finite USD >= 0")
         self.spent_ += cost
         if self._reserves:
-            heapq.heappop(self._reserves)
+            released = heapq.heappop(self._reserves)
+            # The running sum drifts by roundings, and must end at nothing.
+            self._reserved = self._reserved - released if self._reserves else 0.0
 
     def choose(
         self,
@@ -213,7 +216,7 @@ class Budget(Policy):
             )
             target[possible[np.asarray(plan.source)]] = np.asarray(plan.target)
         for i in np.flatnonzero(target >= 0):
-            heapq.heappush(self._reserves, float(worst[i, target[i]]))
+            self._reserve(float(worst[i, target[i]]))
         self._seen += len(estimate)
         self.answered_ += int((target >= 0).sum())
 
@@ -276,7 +279,7 @@ class Budget(Policy):
     def _commit(self, estimate: Estimate, i: int, chosen: int) -> None:
         cost = float(estimate.cost[i, chosen]) if chosen >= 0 else 0.0
         if chosen >= 0:
-            heapq.heappush(self._reserves, self.worst_case * cost)
+            self._reserve(self.worst_case * cost)
             self.answered_ += 1
         self._seen += 1
         if self._pace is None or self.horizon is None:
@@ -290,6 +293,10 @@ class Budget(Policy):
         )
         least = _LEAST_PACE * self.total / self.horizon
         self._pace.update(cost, budget=max(expected_left / steps_left, least))
+
+    def _reserve(self, worst: float) -> None:
+        heapq.heappush(self._reserves, worst)
+        self._reserved += worst
 
     def _left_for_answers(self, router_cost: float) -> float:
         to_come = 0 if self.horizon is None else max(self.horizon - self._seen - 1, 0)
