@@ -116,11 +116,16 @@ def playground(data: RoutingData) -> tuple[Mapping[str, Any], ...]:
 
 
 def _train(data: RoutingData, folder: Path, system: str) -> tuple[QueryRouter, dict[str, Any]]:
-    from wye.query import get_router
-    from wye.query.report import evaluate
+    from threadpoolctl import threadpool_limits
 
-    router = get_router(system).fit(data.part("train"))
-    report = evaluate(router, data.part("test"), bootstrap=0, latency_samples=20)
+    from wye.query.report import evaluate
+    from wye.query.training import train
+
+    # The matrices are small: threads that wait for each other take longer than one that works, and
+    # many times longer on a machine that is busy elsewhere.
+    with threadpool_limits(limits=1):
+        router = train(data.part("train"), system)
+        report = evaluate(router, data.part("test"), bootstrap=0, latency_samples=20)
     frontier = frontier_of(report)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
