@@ -30,9 +30,10 @@ function showStore(store) {
   const broken = store && (store.ok === false || store.lost > 0);
   show(byId("store-problem"), Boolean(broken));
   if (!broken) return;
-  const lost = store.lost > 0 ? ` ${format.plural(store.lost, "record")} could not be written.` : "";
+  const records = format.plural(store.lost, "record");
+  const lost = store.lost > 0 ? ` ${records} could not be written.` : "";
   setText(byId("store-problem"),
-    `The store does not keep every decision.${lost} Answers go on; see the gateway's log for the cause.`);
+    `The store does not keep every decision.${lost} Answers go on; see the log.`);
 }
 
 function showSummary(summary) {

@@ -14,7 +14,8 @@ let reachedEnd = false;
 const works = (status) => status === null || status === "ok" || (status >= 200 && status < 300);
 
 function create(decision) {
-  const cell = (name, extra = "") => el("td", { role: "cell", class: `${name} ${extra}`, "data-cell": name });
+  const cell = (name, extra = "") =>
+    el("td", { role: "cell", class: `${name} ${extra}`, "data-cell": name });
   return el("tr", { role: "row" },
     el("td", { role: "cell", class: "time" }, el("time", {}, format.clock(decision.time))),
     el("td", { role: "cell", class: "prompt" },

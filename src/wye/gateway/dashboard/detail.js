@@ -57,8 +57,8 @@ function candidates(decision) {
         el("th", { scope: "col", class: k > 1 ? "number" : null }, name)))),
       el("tbody", {}, (decision.candidates ?? []).map((c) => candidateRow(c, decision))),
     ),
-    el("p", { class: "note" }, "Expected quality with a 90% interval; the score is what the policy " +
-      "maximises."),
+    el("p", { class: "note" },
+      "Expected quality with a 90% interval; the score is what the policy maximises."),
   );
 }
 
@@ -82,7 +82,8 @@ export function reasonList(reasons) {
 function tokens(outcome) {
   if (!outcome || outcome.output_tokens === null) return format.DASH;
   const about = outcome.tokens_estimated ? "about " : "";
-  return `${about}${format.count(outcome.input_tokens)} in, ${format.count(outcome.output_tokens)} out`;
+  const [read, written] = [outcome.input_tokens, outcome.output_tokens].map(format.count);
+  return `${about}${read} in, ${written} out`;
 }
 
 /** What went wrong on the way: targets asked in vain, and the error of the request itself. */

@@ -17,7 +17,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** An HTML element; functions among `attributes` become listeners of the event they are named by. */
+/** An HTML element; functions among `attributes` become listeners of the event they name. */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }

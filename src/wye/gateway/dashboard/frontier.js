@@ -51,8 +51,8 @@ function domains(points) {
 }
 
 /**
- * The mix between neighbouring points. Answering by chance with either makes cost and quality linear
- * in the share of each, which is a curve where the cost axis is logarithmic.
+ * The mix between neighbouring points. Answering by chance with either makes cost and quality
+ * linear in the share of each, which is a curve where the cost axis is logarithmic.
  */
 function mixed(points) {
   return points.flatMap((point, k) => {
@@ -167,7 +167,7 @@ function drawAxes(root, scaleX, scaleY, domain, frame) {
   );
 }
 
-/** Points in reading order, with a ring around the one under hand and its figures in the readout. */
+/** Points in reading order, with a ring around the one under hand, and its figures. */
 function readable(root, placed, readout) {
   const order = placed.filter((p) => p.kind !== "mix").sort((a, b) => a.x - b.x || a.y - b.y);
   const ring = svg("circle", { class: "ring", r: 10 });
@@ -197,7 +197,7 @@ export function drawable(points) {
   return points.filter((p) => Number.isFinite(p.quality) && p.quality !== null && p.cost_usd > 0);
 }
 
-/** Draw `points` into `holder`, `width` pixels wide; figures of the point under hand to `readout`. */
+/** Draw `points` into `holder`, `width` pixels wide; the figures under hand go to `readout`. */
 export function drawFrontier(holder, points, width, readout) {
   const shown = drawable(points);
   const frame = {

@@ -6,7 +6,7 @@ const ANGLES = [0, 180, -90, 90, -45, 45, -135, 135, -20, 20, 160, -160].map(
 );
 
 /** Area that two boxes `{ x, y, width, height }` share. */
-export function overlap(a, b) {
+function overlap(a, b) {
   const width = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
   const height = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
   return width > 0 && height > 0 ? width * height : 0;

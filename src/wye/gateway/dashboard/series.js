@@ -40,7 +40,8 @@ function corners(buckets, length, last, value) {
 }
 
 function path(points, x, y) {
-  return points.map(([t, v], k) => `${k ? "L" : "M"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const step = ([t, v], k) => `${k ? "L" : "M"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`;
+  return points.map(step).join("");
 }
 
 function grid(root, ticks, y, left, right, text) {
@@ -54,10 +55,11 @@ function grid(root, ticks, y, left, right, text) {
 
 function sentence(bucket) {
   const saved = bucket.baseline - bucket.spend;
+  const difference = `${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"}`;
   return (
     `${format.clock(new Date(bucket.start))}: ${format.plural(bucket.requests, "request")}, ` +
     `${format.money(bucket.spend)} spent so far instead of ` +
-    `${format.money(bucket.baseline)} (${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"})`
+    `${format.money(bucket.baseline)} (${difference})`
   );
 }
 
@@ -114,8 +116,8 @@ export function drawSeries(holder, rows, bucket, width, readout) {
   grid(root, moneyTicks, y, left, right, (tick) => format.money(tick));
   grid(root, [0, busiest], (n) => BARS.bottom - height(n), left, right, format.count);
   for (const { time, label } of timeTicks(first, last, Math.floor((right - left) / 80))) {
-    const fits = x(time) - label.length * HALF_LETTER > 0 && x(time) + label.length * HALF_LETTER < width;
-    if (!fits) continue;
+    const half = label.length * HALF_LETTER;
+    if (x(time) - half < 0 || x(time) + half > width) continue;
     root.append(
       svg("text", { class: "tick", x: x(time), y: HEIGHT - 8, "text-anchor": "middle" }, label),
     );
@@ -131,12 +133,12 @@ export function drawSeries(holder, rows, bucket, width, readout) {
   );
   const slot = x(first + length) - x(first);
   const wide = slot > 5 ? slot - 1.5 : slot;
-  for (const b of buckets) {
+  const bar = (b) => {
     const tall = b.requests ? Math.max(1.5, height(b.requests)) : 0;
-    root.append(
-      svg("rect", { class: "bar", x: x(b.start), y: BARS.bottom - tall, width: wide, height: tall }),
-    );
-  }
+    const place = { x: x(b.start), y: BARS.bottom - tall, width: wide, height: tall };
+    return svg("rect", { class: "bar", ...place });
+  };
+  root.append(...buckets.map(bar));
   readable(root, buckets, (b) => x(b.start) + wide / 2, readout);
   holder.replaceChildren(root);
 }

@@ -13,7 +13,7 @@ const STATES = {
 const hues = new Map();
 
 /** The colour class of a target: the same one everywhere, as long as the page is open. */
-export function hue(name) {
+function hue(name) {
   if (!hues.has(name)) hues.set(name, `hue-${hues.size % HUES}`);
   return hues.get(name);
 }
@@ -35,7 +35,8 @@ function prices(target) {
 
 function shareOf(target) {
   if (!target.requests) return format.DASH;
-  return `${format.percent(target.share, target.share < 0.1 ? 1 : 0)} · ${format.count(target.requests)}`;
+  const share = format.percent(target.share, target.share < 0.1 ? 1 : 0);
+  return `${share} · ${format.count(target.requests)}`;
 }
 
 function create(target) {
