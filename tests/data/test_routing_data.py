@@ -126,6 +126,11 @@ def test_a_selection_that_cannot_be_made_says_why(data, call, message) -> None: 
         call(data)
 
 
+def test_a_path_in_place_of_a_table_is_told_where_to_go() -> None:
+    with pytest.raises(DataError, match=r"queries is str.*RoutingData\.read\(path\)"):
+        RoutingData("folder", "folder", "folder")  # type: ignore[arg-type]
+
+
 def test_extra_columns_are_kept(data: RoutingData) -> None:
     assert data.where(["q1"]).outcomes["judge"].tolist() == ["a", "b"]
 

@@ -49,6 +49,15 @@ class RoutingData:
     name: str = "data"
 
     def __post_init__(self) -> None:
+        import pandas as pd
+
+        for field in ("queries", "outcomes", "models"):
+            given = getattr(self, field)
+            if not isinstance(given, pd.DataFrame):
+                raise DataError(
+                    f"{field} is {type(given).__name__}, expected a pandas DataFrame; a folder is "
+                    "read with RoutingData.read(path)"
+                )
         self._store(
             *check_tables(
                 Table(self.queries, "queries"),
