@@ -59,16 +59,6 @@ def test_apgr_tells_a_readable_world_from_an_unreadable_one(
     assert bad["APGR oracle"]
 
 
-def test_a_stack_is_compared_with_each_of_its_members(readable: RoutingData) -> None:
-    from wye.query.auto import MEMBERS
-
-    result = run("stacking", readable)
-    assert claims(result)["stack - best single"]
-    best = max(result.figures[name] for name in MEMBERS)
-    (against,) = [c.value for c in result.claims if c.figure == "stack - best member"]
-    assert against == pytest.approx(result.figures["stack"] - best)
-
-
 def test_a_model_joins_a_factorisation_from_few_answers(readable: RoutingData) -> None:
     result = run("embedllm", readable)
     assert claims(result)["accuracy - model means"]
@@ -126,7 +116,7 @@ def test_too_little_data_is_refused(readable: RoutingData) -> None:
 
 
 def test_all_checks_have_a_test_here() -> None:
-    tested = {*ROUTERS, *WITH_COSTS, "routellm-metrics", "embedllm", "stacking"}
+    tested = {*ROUTERS, *WITH_COSTS, "routellm-metrics", "embedllm"}
     assert tested == {s.slug for s in CATALOG.systems if s.scale == "query"}
 
 
