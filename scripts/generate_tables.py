@@ -19,7 +19,7 @@ MARKERS = re.compile(r"(<!-- systems: begin -->\n).*?(<!-- systems: end -->)", r
 def systems_table() -> str:
     """The catalogue as a Markdown table."""
     rows = ["| system | scale | what | paper | status |", "| --- | --- | --- | --- | --- |"]
-    for system in load_catalog().systems:
+    for system in load_catalog(plugins=False).systems:
         paper = f"arXiv {system.arxiv}" if system.arxiv else "classic"
         rows.append(
             f"| `{system.slug}` | {system.scale} | {system.title} | {paper} | {system.status} |"

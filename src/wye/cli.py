@@ -2,7 +2,7 @@
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold; 2 bad input, with a message that says
-what to do.
+what to do; 3 a check could not be run.
 """
 
 from __future__ import annotations
