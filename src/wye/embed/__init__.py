@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from wye.embed.base import EmbedError as EmbedError
     from wye.embed.cached import CachedEmbedder as CachedEmbedder
     from wye.embed.endpoint import EndpointEmbedder as EndpointEmbedder
+    from wye.embed.joined import JoinedEmbedder as JoinedEmbedder
     from wye.embed.minilm import MiniLMEmbedder as MiniLMEmbedder
     from wye.embed.registry import get_embedder as get_embedder
     from wye.embed.static import StaticEmbedder as StaticEmbedder
@@ -18,6 +19,7 @@ _HOME = {
     "EmbedError": "base",
     "Embedder": "base",
     "EndpointEmbedder": "endpoint",
+    "JoinedEmbedder": "joined",
     "MiniLMEmbedder": "minilm",
     "StaticEmbedder": "static",
     "TfidfEmbedder": "tfidf",
@@ -29,6 +31,7 @@ __all__ = [
     "EmbedError",
     "Embedder",
     "EndpointEmbedder",
+    "JoinedEmbedder",
     "MiniLMEmbedder",
     "StaticEmbedder",
     "TfidfEmbedder",

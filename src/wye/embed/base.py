@@ -104,7 +104,7 @@ class Embedder(ABC):
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
-    """`texts` as a list of strings.
+    """`texts` as a list of strings that can be encoded; a lone surrogate becomes a question mark.
 
     Raises:
         EmbedError: it is a single string, or an entry is no string.
@@ -120,4 +120,6 @@ def check_texts(texts: Sequence[str]) -> list[str]:
             raise EmbedError(
                 f"text {i} is {text!r} of type {type(text).__name__}, expected a string"
             )
+        if not text.isascii():
+            listed[i] = text.encode("utf-8", "replace").decode("utf-8")
     return listed

@@ -16,7 +16,8 @@ def get_embedder(spec: str | Embedder) -> Embedder:
     Args:
         spec: `static`, `tfidf`, `minilm`, `endpoint:<base_url>#<model>` (with `#<KEY_VARIABLE>`
             behind it where a key is needed), or the name of an entry point of the group
-            `wye.embedders`, whose object is called without arguments.
+            `wye.embedders`, whose object is called without arguments. Several joined by ` + ` or
+            `+` (`static+tfidf`) stand side by side in one vector; an endpoint cannot be joined so.
 
     Raises:
         EmbedError: nothing has that name.
@@ -30,6 +31,10 @@ def get_embedder(spec: str | Embedder) -> Embedder:
     if not isinstance(spec, str):
         raise EmbedError(f"expected the name of an embedder or an Embedder, got {spec!r}")
     kind, _, rest = spec.partition(":")
+    if kind != "endpoint" and "+" in spec:
+        from wye.embed.joined import JoinedEmbedder
+
+        return JoinedEmbedder([get_embedder(part.strip()) for part in spec.split("+")])
     if kind == "static":
         from wye.embed.static import StaticEmbedder
 
