@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import httpx
@@ -11,8 +12,9 @@ import pytest
 from wye.data import RoutingData
 from wye.gateway.config import Config, ConfigError
 from wye.gateway.openai_api import ChatRequest, parse_chat
-from wye.gateway.router_service import RouterService
+from wye.gateway.router_service import Routed, RouterService
 from wye.query import get_router
+from wye.query.base import QueryRouter, RouterError
 
 
 def chat(text: str = "What is 6 x 7?", history: int = 0, **fields) -> ChatRequest:
@@ -30,6 +32,12 @@ def service(targets, policy=None, router=None, spent=None) -> RouterService:
     policies = {"policy": policy or {"kind": "quality"}}
     config = Config.model_validate({"targets": targets, "policies": policies})
     return RouterService(config, router, spent)
+
+
+def decide(found: RouterService, request: ChatRequest | None = None) -> Routed:
+    request = request or chat()
+    expected = asyncio.run(found.expect(request))
+    return found.decide(request, expected, "policy", {})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,7 @@ def candidates(routed):
 def test_a_target_is_known_by_its_name_or_by_its_upstreams_name(router):
     found = service([target("weak"), target("big", model="strong"), target("new")], router=router)
     assert found.known == ["weak", "big"]
-    figures = candidates(found.decide(chat(), "policy", {}))
+    figures = candidates(decide(found))
     assert figures["weak"]["quality"] == pytest.approx(0.4, abs=0.1)
     assert figures["big"]["quality"] == pytest.approx(0.8, abs=0.1)
     assert figures["weak"]["note"] is None
@@ -83,7 +91,7 @@ def test_an_unknown_target_gets_its_configured_quality_or_the_mean_and_says_so(r
         [target("weak"), target("strong"), target("told", quality=0.95), target("mute")],
         router=router,
     )
-    routed = found.decide(chat(), "policy", {})
+    routed = decide(found)
     figures = candidates(routed)
     assert routed.target == "told"
     assert any("0.95 is from wye.toml" in reason for reason in routed.record.reasons)
@@ -93,7 +101,7 @@ def test_an_unknown_target_gets_its_configured_quality_or_the_mean_and_says_so(r
 
 
 def test_without_a_router_and_without_a_word_one_half_is_assumed():
-    [candidate] = candidates(service([target("mute")]).decide(chat(), "policy", {})).values()
+    [candidate] = candidates(decide(service([target("mute")]))).values()
     assert candidate["quality"] == 0.5
     assert "train a router" in candidate["note"]
 
@@ -102,16 +110,16 @@ def test_the_history_before_the_last_message_is_paid_for_too(router):
     found = service(
         [target("weak", price_in_per_mtok=100.0, price_out_per_mtok=0.0)], router=router
     )
-    short = candidates(found.decide(chat(), "policy", {}))["weak"]["cost_usd"]
-    long = candidates(found.decide(chat(history=1000), "policy", {}))["weak"]["cost_usd"]
+    short = candidates(decide(found))["weak"]["cost_usd"]
+    long = candidates(decide(found, chat(history=1000)))["weak"]["cost_usd"]
     assert short == pytest.approx(0.001)
     assert long == pytest.approx(short + 1000 * 100 / 1e6, rel=1e-3)
 
 
 def test_a_prior_cost_respects_the_most_that_the_client_lets_an_answer_have():
     found = service([target("a", price_in_per_mtok=0.0, price_out_per_mtok=1.0)])
-    full = candidates(found.decide(chat(), "policy", {}))["a"]["cost_usd"]
-    cut = candidates(found.decide(chat(max_tokens=3), "policy", {}))["a"]["cost_usd"]
+    full = candidates(decide(found))["a"]["cost_usd"]
+    cut = candidates(decide(found, chat(max_tokens=3)))["a"]["cost_usd"]
     assert cut == pytest.approx(3e-6)
     assert full == pytest.approx(300e-6)
 
@@ -124,7 +132,7 @@ def test_a_policy_that_needs_a_cost_leaves_out_targets_without_prices():
         ],
         {"kind": "utility", "cost_weight": 10.0},
     )
-    routed = found.decide(chat(), "policy", {})
+    routed = decide(found)
     assert routed.target == "priced"
     assert "set its prices" in routed.record.excluded["free"]
     assert candidates(routed)["free"]["allowed"] is False
@@ -132,7 +140,7 @@ def test_a_policy_that_needs_a_cost_leaves_out_targets_without_prices():
 
 def test_the_second_choice_is_the_policys_own_without_the_first():
     found = service([target("a", quality=0.9), target("b", quality=0.8), target("c", quality=0.7)])
-    routed = found.decide(chat(), "policy", {})
+    routed = decide(found)
     assert routed.target == "a"
     assert found.again(routed, {"a": "broken"}) == "b"
     assert found.again(routed, {"a": "broken", "b": "broken"}) == "c"
@@ -144,6 +152,36 @@ def test_a_policy_that_is_wrong_is_named_at_the_start():
         service([target("a")], {"kind": "utility", "cost_wait": 3})
     with pytest.raises(ConfigError, match=r"\[policies\.policy\].*utilty"):
         service([target("a")], {"kind": "utilty"})
+
+
+class Failing(QueryRouter):
+    """A router whose embedding endpoint is down."""
+
+    name = "failing"
+    models_ = ("a", "b")
+
+    def __init__(self, *, embedder="static"):
+        self.embedder = embedder
+
+    def fit(self, data):
+        return self
+
+    def estimate(self, texts):
+        raise RouterError("the embedding endpoint does not answer")
+
+    def get_state(self):
+        return {}, {}
+
+    def set_state(self, arrays, values):
+        pass
+
+
+def test_when_the_router_fails_priors_decide_and_say_so():
+    router = Failing(embedder="endpoint:http://127.0.0.1:1#m")
+    found = service([target("a", quality=0.6), target("b", quality=0.7)], router=router)
+    routed = decide(found)
+    assert routed.target == "b"
+    assert any("quality 0.70 is from wye.toml" in reason for reason in routed.record.reasons)
 
 
 def budgeted(world, total, **values):

@@ -31,6 +31,7 @@ from wye.query.base import QueryRouter
 ROUTES = (
     Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
     Route("/v1/models", chat.models, methods=["GET"]),
+    Route("/v1/models/{id:path}", chat.model, methods=["GET"]),
     Route("/v1/decisions", decision_routes.decisions, methods=["GET"]),
     Route("/v1/decisions/{id}", decision_routes.decision, methods=["GET"]),
     Route("/v1/feedback", decision_routes.feedback, methods=["POST"]),

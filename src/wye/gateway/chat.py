@@ -6,6 +6,8 @@ goes straight to it.
 
 from __future__ import annotations
 
+import json
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -26,7 +28,7 @@ async def chat_completions(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     chat = parse_chat(parse_json(await read_body(request, gateway.body_limit)))
     policy, target = _destination(chat.model, gateway)
-    exchange = gateway.dispatcher.begin(chat, policy=policy, target=target)
+    exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target)
     try:
         if chat.stream:
             answer = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))
@@ -37,23 +39,32 @@ async def chat_completions(request: Request) -> Response:
     except ApiError as error:
         error.headers |= _headers(exchange)
         raise
-    return JSONResponse(body, headers=_headers(exchange))
+    # Plain ASCII: an upstream may cut a character in two, and half a one has no UTF-8.
+    return Response(json.dumps(body), media_type="application/json", headers=_headers(exchange))
 
 
 async def models(request: Request) -> Response:
     """What `model` may be: wye, its policies, and every target."""
+    return JSONResponse({"object": "list", "data": _models(request.app.state.gateway)})
+
+
+async def model(request: Request) -> Response:
+    """One of `models`."""
     gateway: Gateway = request.app.state.gateway
+    wanted = request.path_params["id"]
+    for found in _models(gateway):
+        if found["id"] == wanted:
+            return JSONResponse(found)
+    raise _unknown_model(wanted, gateway)
+
+
+def _models(gateway: Gateway) -> list[dict[str, object]]:
     owned = dict.fromkeys(_routed_names(gateway), "wye")
     owned |= {target.name: target.kind for target in gateway.config.targets}
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": [
-                {"id": name, "object": "model", "created": 0, "owned_by": owner}
-                for name, owner in owned.items()
-            ],
-        }
-    )
+    return [
+        {"id": name, "object": "model", "created": 0, "owned_by": owner}
+        for name, owner in owned.items()
+    ]
 
 
 def _destination(model: str, gateway: Gateway) -> tuple[str | None, str | None]:
@@ -65,8 +76,12 @@ def _destination(model: str, gateway: Gateway) -> tuple[str | None, str | None]:
     prefix, _, policy = model.partition("/")
     if prefix == ROUTED and policy in gateway.service.policies:
         return policy, None
+    raise _unknown_model(model, gateway)
+
+
+def _unknown_model(model: str, gateway: Gateway) -> ApiError:
     known = [*_routed_names(gateway), *gateway.service.by_name]
-    raise ApiError(
+    return ApiError(
         404,
         f"there is no model {model!r}; known are {', '.join(known)}",
         code="model_not_found",

@@ -97,14 +97,15 @@ class Dispatcher:
         self._store = store
         self._metrics = metrics
 
-    def begin(self, chat: ChatRequest, *, policy: str | None, target: str | None) -> Exchange:
+    async def begin(self, chat: ChatRequest, *, policy: str | None, target: str | None) -> Exchange:
         """Decide and remember the decision; exactly one of `policy` and `target` is given."""
         started = time.monotonic()
+        expected = await self._service.expect(chat)
         if target is not None:
-            routed = self._service.direct(chat, target)
+            routed = self._service.direct(chat, expected, target)
         else:
             excluded = {**resting(self._breakers), **unfit(chat, self._service.targets)}
-            routed = self._service.decide(chat, str(policy), excluded)
+            routed = self._service.decide(chat, expected, str(policy), excluded)
         self._store.add(routed.record)
         self._metrics.decision.observe(routed.record.router_seconds)
         self._metrics.in_flight.inc()

@@ -180,7 +180,7 @@ class Endpoint(Upstream):
 
     def _object(self, raw: bytes | str) -> dict[str, Any]:
         try:
-            value = json.loads(raw)
+            value = json.loads(raw, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             raise self._error("sent something that is not JSON", Fault.GARBAGE) from None
         if not isinstance(value, dict):
@@ -213,7 +213,7 @@ class Endpoint(Upstream):
         retry_after: float | None = None,
     ) -> UpstreamError:
         return UpstreamError(
-            f"{self._target.name} {what}",
+            f"{self._target.name} {what}".encode("utf-8", "replace").decode(),
             fault=fault,
             status=status,
             body=body,
@@ -236,6 +236,10 @@ async def _head(response: httpx.Response) -> bytes:
         if size > _ERROR_BYTES:
             break
     return b"".join(parts)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
 
 
 async def _drain(pieces: AsyncIterator[sse.Event]) -> None:

@@ -10,6 +10,7 @@ Shape letters: Q queries (here 1), M targets.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,10 +32,12 @@ class Expected:
     Attributes:
         estimate: one query, M targets in configured order.
         notes: where each target's figures come from when not from the router, by its name.
+        seconds: what estimating took.
     """
 
     estimate: Estimate
     notes: Mapping[str, str]
+    seconds: float
 
 
 def known_columns(router: QueryRouter | None, targets: Sequence[Target]) -> dict[str, str]:
@@ -61,6 +64,7 @@ def expect(
         router: None when there is none: every figure is a prior then.
         columns: see `known_columns`.
     """
+    started = time.perf_counter()
     learned = router.estimate([chat.text]) if router is not None and columns else None
     width = len(targets)
     quality, std = np.full((1, width), np.nan), np.full((1, width), _PRIOR_STD)
@@ -88,7 +92,7 @@ def expect(
         router_cost=learned.router_cost if learned is not None else 0.0,
         router_seconds=learned.router_seconds if learned is not None else float("nan"),
     )
-    return Expected(estimate, notes)
+    return Expected(estimate, notes, time.perf_counter() - started)
 
 
 def _prior_quality(target: Target, quality: np.ndarray) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def frontier_of(report: Report) -> dict[str, Any]:
     """Points of a report: every target alone, their cheapest mix, the router, the oracle."""
-    points = [
+    found = [
         *(_priced("single", p.name, p) for p in report.singles),
         *(_priced("mix", f"mix at {p.name}", p) for p in report.mix),
         *(
@@ -30,6 +31,7 @@ def frontier_of(report: Report) -> dict[str, Any]:
         f"Measured on {report.n_compared} questions of the set {report.data_name} that the router "
         f"has not seen; cost is the mean per answer. {report.verdict}"
     )
+    points = [p for p in found if math.isfinite(p["cost_usd"])]
     return {"points": points, "note": note}
 
 

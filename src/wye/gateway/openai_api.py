@@ -17,6 +17,8 @@ from starlette.requests import Request
 from wye.gateway.errors import ApiError, bad_request
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# Counts beyond this are no counts; they would not fit the store either.
+_MOST = 2**53
 _PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
 
 
@@ -197,7 +199,7 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in counts):
         return None
     return int(counts[0] or 0), int(counts[1] or 0)
 

@@ -7,8 +7,10 @@ is put before the same policy again without it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,16 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from wye.embed import EmbedError
 from wye.gateway.config import Config, ConfigError, Target
 from wye.gateway.errors import ApiError
 from wye.gateway.estimates import Expected, expect, known_columns
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import DecisionRecord, new_id
-from wye.query.base import Candidate, QueryRouter
+from wye.query.base import Candidate, QueryRouter, RouterError
 from wye.query.features import describe_text
 from wye.query.policy import Choice, Policy, PolicyError
 
 DIRECT = "direct"
+logger = logging.getLogger("wye.gateway")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class RouterService:
         self._keep_text = config.prompts_kept
         self._router = router
         self._columns = known_columns(router, config.targets)
+        self._remote = _embeds_remotely(router)
         self._generator = np.random.default_rng(config.router.seed)
         self._version = _digest(config, router)
         self._baseline = config.baseline
@@ -78,7 +83,7 @@ class RouterService:
 
     def _warm_up(self) -> None:
         """Load what the first decision would otherwise wait for."""
-        if self._router is not None:
+        if self._router is not None and not self._remote:
             self._router.estimate(["What is the capital of Peru?"])
         import_module("wye.core")
 
@@ -87,11 +92,33 @@ class RouterService:
         """Targets of which the router has outcomes."""
         return list(self._columns)
 
-    def decide(self, chat: ChatRequest, policy_name: str, excluded: Mapping[str, str]) -> Routed:
+    async def expect(self, chat: ChatRequest) -> Expected:
+        """What is expected of every target on `chat`.
+
+        A local router takes about a millisecond and is asked at once; one that embeds over the
+        network is asked in a thread. When the router fails, priors speak and say so.
+        """
+        known = (self.targets, self._columns, chat)
+        try:
+            if self._remote:
+                expected = await asyncio.to_thread(expect, self._router, *known)
+            else:
+                expected = expect(self._router, *known)
+        except (RouterError, EmbedError) as error:
+            logger.error("the router failed, priors decide: %s", error)
+            expected = expect(None, self.targets, {}, chat)
+        self._quality_sum += expected.estimate.quality[0]
+        return expected
+
+    def decide(
+        self,
+        chat: ChatRequest,
+        expected: Expected,
+        policy_name: str,
+        excluded: Mapping[str, str],
+    ) -> Routed:
         """Choose among the targets that are not `excluded` (each with its reason)."""
         started = time.perf_counter()
-        expected = expect(self._router, self.targets, self._columns, chat)
-        self._quality_sum += expected.estimate.quality[0]
         policy = self.policies[policy_name]
         choice, excluded = self._choose(policy, expected, excluded)
         target = _target(choice, expected)
@@ -110,10 +137,9 @@ class RouterService:
         )
         return Routed(record, target, expected, policy if target is not None else None)
 
-    def direct(self, chat: ChatRequest, target: str) -> Routed:
+    def direct(self, chat: ChatRequest, expected: Expected, target: str) -> Routed:
         """The decision of a client that named the target itself."""
         started = time.perf_counter()
-        expected = expect(self._router, self.targets, self._columns, chat)
         record = self._record(
             chat,
             expected,
@@ -230,8 +256,14 @@ class RouterService:
             text=chat.text if self._keep_text else None,
             stream=chat.stream,
             router_cost_usd=expected.estimate.router_cost,
-            router_seconds=seconds,
+            router_seconds=expected.seconds + seconds,
         )
+
+
+def _embeds_remotely(router: QueryRouter | None) -> bool:
+    """Whether an estimate calls an embeddings endpoint."""
+    embedder = getattr(router, "embedder_", None) or getattr(router, "embedder", "")
+    return str(getattr(embedder, "name", embedder)).startswith("endpoint:")
 
 
 def build_policies(config: Config, spent: Mapping[str, float]) -> dict[str, Policy]:

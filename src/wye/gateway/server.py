@@ -22,6 +22,8 @@ from wye.gateway.first_start import Ready, embedded_config, embedded_router
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from wye.data import RoutingData
+
 _GRACE_SECONDS = 10
 
 
@@ -52,27 +54,27 @@ def serve(
         if console is not None:
             console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    if config is None:
-        settings, ready = _embedded(say)
+    outcomes = _embedded_outcomes() if config is None else None
+    if outcomes is not None:
+        settings = embedded_config(outcomes)
     else:
-        settings = config if isinstance(config, Config) else read_config(config)
-        ready = None
+        settings = config if isinstance(config, Config) else read_config(str(config))
     settings = with_address(settings, host=host, port=port)
     # Taken before anything slow is done, so that a port in use is told at once.
     with _listen(settings.server.host, settings.server.port) as listener:
-        _prepare_weights(settings, say)
+        _prepare_weights(settings, console, say)
+        ready = embedded_router(outcomes, say) if outcomes is not None else None
         app = _application(settings, ready, say)
         _run(app, listener, lambda: _welcome(settings, listener, say))
 
 
-def _embedded(say: Callable[[str], None]) -> tuple[Config, Ready]:
+def _embedded_outcomes() -> RoutingData:
     from wye.data import load_embedded
 
-    data = load_embedded()
-    return embedded_config(data), embedded_router(data, say)
+    return load_embedded()
 
 
-def _prepare_weights(config: Config, say: Callable[[str], None]) -> None:
+def _prepare_weights(config: Config, console: Console | None, say: Callable[[str], None]) -> None:
     """Bring the embedded model's weights here where a target needs them."""
     if not any(target.kind == "embedded" for target in config.targets):
         return
@@ -82,7 +84,7 @@ def _prepare_weights(config: Config, say: Callable[[str], None]) -> None:
         weights.locate()
     except WeightsError:
         say("fetching the embedded model's weights (98 MB, once)")
-        weights.fetch()
+        weights.fetch(console=console)
 
 
 def _application(config: Config, ready: Ready | None, say: Callable[[str], None]) -> Starlette:
