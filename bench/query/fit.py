@@ -39,8 +39,10 @@ def main() -> int:
             wall, cpu = time.perf_counter() - started, time.process_time() - worked
             held &= wall <= TARGET
             verdict = "pass" if wall <= TARGET else "MISS"
+            shape = f"{n_queries} queries x {n_models} models"
             print(
-                f"{verdict}  {options.router} on {n_queries} queries x {n_models} models: {wall:.1f} s (target <= {TARGET:g} s; {cpu:.1f} s of CPU)",
+                f"{verdict}  {options.router} on {shape}: {wall:.1f} s "
+                f"(target <= {TARGET:g} s; {cpu:.1f} s of CPU)",
                 flush=True,
             )
     return 0 if held else 1

@@ -21,44 +21,15 @@ import pandas as pd
 from wye.data import RoutingData
 from wye.query import get_router
 
+# fmt: off
 WORDS = [
-    "river",
-    "glacier",
-    "capital",
-    "treaty",
-    "integer",
-    "matrix",
-    "vector",
-    "enzyme",
-    "market",
-    "price",
-    "orbit",
-    "planet",
-    "verse",
-    "python",
-    "function",
-    "loop",
-    "string",
-    "syntax",
-    "theorem",
-    "proof",
-    "engine",
-    "circuit",
-    "voltage",
-    "statute",
-    "court",
-    "kingdom",
-    "empire",
-    "sonnet",
-    "melody",
-    "rhythm",
-    "protein",
-    "neuron",
-    "reactor",
-    "catalyst",
-    "polymer",
+    "river", "glacier", "capital", "treaty", "integer", "matrix", "vector", "enzyme", "market",
+    "price", "orbit", "planet", "verse", "python", "function", "loop", "string", "syntax",
+    "theorem", "proof", "engine", "circuit", "voltage", "statute", "court", "kingdom", "empire",
+    "sonnet", "melody", "rhythm", "protein", "neuron", "reactor", "catalyst", "polymer",
     "derivative",
 ]
+# fmt: on
 
 
 def made(n_queries: int, n_models: int, seed: int = 0) -> RoutingData:

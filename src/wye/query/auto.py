@@ -45,7 +45,7 @@ class AutoRouter(EmbeddedRouter):
         super().__init__(
             embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
         )
-        self.members = members
+        self.members = members if isinstance(members, str) else tuple(members)
 
     @property
     def weights_(self) -> dict[str, tuple[float, float]]:
