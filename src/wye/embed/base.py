@@ -12,10 +12,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.errors import WyeError
+
 Vectors = NDArray[np.float32]
 
 
-class EmbedError(ValueError):
+class EmbedError(WyeError):
     """Texts could not be embedded; the message says what was given and what to do."""
 
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.errors import WyeError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,7 +33,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-class RouterError(ValueError):
+class RouterError(WyeError):
     """A router was given something it cannot work with; the message says what to do."""
 
 
