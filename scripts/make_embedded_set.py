@@ -17,7 +17,7 @@ from pathlib import Path
 from embedded_set import world
 from embedded_set.kinds import EXAMPLES_ONLY, KINDS, Drawn, draw
 from embedded_set.report import report
-from embedded_set.run import MAX_TOKENS, SLOTS, STOP, read_records, run
+from embedded_set.run import MAX_TOKENS, STOP, read_records, run
 from embedded_set.tables import (
     example_rows,
     outcomes_of,
@@ -25,12 +25,14 @@ from embedded_set.tables import (
     write_tables,
     write_text,
 )
+from embedded_set.timing import described, read_speeds, run_measure
 
 SOURCE = Path(__file__).parents[1] / "src" / "wye"
 SEED = 0
 N_EXAMPLES = 4
 PER_KIND = 69
 PROCESSES = 2
+TIMED_PER_KIND = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,25 +41,22 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = [draw(kind, options.per_kind, N_EXAMPLES, SEED) for kind in KINDS]
     write_pool_tables(drawn, SOURCE / "gateway" / "pool" / "tables")
     in_turn = [d.questions[i] for i in range(options.per_kind) for d in drawn]
-    complete = asyncio.run(
-        run(
-            in_turn,
-            options.record,
-            processes=PROCESSES,
-            seconds=60 * options.minutes,
-        )
-    )
-    data = outcomes_of({d.kind: d.questions for d in drawn}, read_records(options.record))
+    if options.minutes > 0:
+        asyncio.run(run(in_turn, options.record, processes=PROCESSES, seconds=60 * options.minutes))
+    speeds_file = options.record.with_suffix(".speeds.json")
+    if options.minutes > 0:
+        run_measure(in_turn[: TIMED_PER_KIND * len(drawn)], speeds_file)
+    speeds = read_speeds(speeds_file)
+    data = outcomes_of({d.kind: d.questions for d in drawn}, read_records(options.record), speeds)
+    complete = len(data.queries) == len(in_turn)
     settings = {
         "model": "SmolLM2-135M-Instruct, Q4_1, llama.cpp through xllamacpp",
         "sampling": "greedy; majority at temperature 0.7; seed of the sampler from the question",
         "tokens": f"up to {MAX_TOKENS} an answer, which ends with its line or first sentence "
         f"({' or '.join(map(repr, STOP))})",
         "seed of the questions": SEED,
-        "threads": PROCESSES,
-        "answers at a time": f"4 to {PROCESSES * SLOTS}",
     }
-    text = report(data, settings)
+    text = report(data, settings, described(speeds))
     write_tables(data, options.out)
     write_text(text, options.out / "README.md")
     print(text)
@@ -99,7 +98,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=SOURCE / "data" / "embedded")
     parser.add_argument("--per-kind", type=int, default=PER_KIND, help="questions of each kind")
-    parser.add_argument("--minutes", type=float, default=240, help="begin no answer after these")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=240,
+        help="begin no answer after these; 0 only writes what is on record",
+    )
     return parser.parse_args(arguments)
 
 

@@ -49,12 +49,18 @@ def _names(text: str, question: Question) -> bool:
     right = [words_of(a) for a in (question.answer, *question.accepted)]
     if not any(f" {a} " in said for a in right):
         return False
-    for a in sorted(right, key=len, reverse=True):
-        said = said.replace(f" {a} ", "  ")
     return not any(
-        f" {rival} " in said and f" {rival} " not in asked
+        f" {rival} " in _without(said, rival, right) and f" {rival} " not in asked
         for rival in map(words_of, question.rivals)
     )
+
+
+def _without(said: str, rival: str, right: list[str]) -> str:
+    """What is said, less the right values in which the rival's name occurs as a part."""
+    for a in right:
+        if f" {rival} " in f" {a} ":
+            said = said.replace(f" {a} ", "  ")
+    return said
 
 
 def _code(text: str, question: Question) -> bool:
@@ -88,7 +94,7 @@ def _letter(text: str, question: Question) -> bool:
     if len(bare) == 1:
         return bare.casefold() == question.answer.casefold()
     quoted = re.findall(r"[\"'`*“‘]([A-Za-z])[\"'`*”’]", text)
-    last = quoted[-1:] or re.findall(r"\b(?:is|:)\s+([A-Za-z])\b(?!')", text)[-1:]
+    last = quoted[-1:] or re.findall(r"\b(?:is|:)\s+([A-Za-z])\s*(?:[.,;!?]|$)", text)[-1:]
     return bool(last) and last[0].casefold() == question.answer.casefold()
 
 

@@ -33,8 +33,7 @@ of the embedded pool and graded by program.
 
 Cost: all tokens of all calls of an answer, prompts that the server had in its cache included, at
 {price} USD per million both ways, which is what hosts ask for models of up to 4 billion parameters.
-Seconds were measured while {at_a_time} answers were being made at a time, by {threads} threads on
-2 cores that other work was using too: they are upper bounds, and compare strategies only roughly.
+Seconds: {seconds}.
 
 ## Where each strategy is (among) the best, and alone right
 
@@ -79,8 +78,8 @@ def spending_table(data: RoutingData) -> pd.DataFrame:
     return table.loc[list(data.model_names)]
 
 
-def report(data: RoutingData, settings: Mapping[str, object]) -> str:
-    """The README of the embedded set, in Markdown."""
+def report(data: RoutingData, settings: Mapping[str, object], seconds: str) -> str:
+    """The README of the embedded set, in Markdown; `seconds` says where the latencies come from."""
     accuracy, spending = accuracy_table(data), spending_table(data)
     names = list(data.model_names)
     share = dict(zip(names, data.quality.mean(axis=0), strict=True))
@@ -102,8 +101,7 @@ def report(data: RoutingData, settings: Mapping[str, object]) -> str:
         accuracy=_markdown(accuracy.rename_axis("kind"), {"questions": "{:.0f}"}, "{:.2f}"),
         spending=_markdown(spending.rename_axis("strategy"), {}, "{:.2f}"),
         price=PRICE_PER_MTOK,
-        at_a_time=settings["answers at a time"],
-        threads=settings["threads"],
+        seconds=seconds,
         leads=_markdown(_leads(data, kinds[names]), {}, "{}"),
         settings="\n".join(f"- {key}: {value}" for key, value in settings.items()),
         chars=ANSWER_CHARS,

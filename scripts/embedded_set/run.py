@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import zlib
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from wye.gateway.pool import (
     EmbeddedModel,
     ModelClient,
     Strategy,
+    StrategyAnswer,
 )
 from wye.gateway.pool.client import Completion
 from wye.gateway.pool.nearest import worked_examples
@@ -68,14 +70,14 @@ class Record:
 
 
 class Repeats(ModelClient):
-    """A client that makes an identical greedy call once, and waits out its measured time after.
+    """A client that makes an identical greedy call once.
 
     A strategy that falls back on a direct answer asks exactly what `direct` asked.
     """
 
     def __init__(self, base_url: str) -> None:
         super().__init__(base_url, timeout_s=600)
-        self._known: dict[str, tuple[Completion, float]] = {}
+        self._known: dict[str, Completion] = {}
 
     async def complete(self, messages: Sequence[dict[str, str]], **options: Any) -> Completion:
         """See `ModelClient.complete`."""
@@ -83,25 +85,23 @@ class Repeats(ModelClient):
             return await super().complete(messages, **options)
         key = json.dumps([messages, {**options, "seed": None}])
         if key in self._known:
-            done, seconds = self._known[key]
-            await asyncio.sleep(seconds)
-            return done
-        began = time.perf_counter()
-        done = await super().complete(messages, **options)
-        self._known[key] = (done, time.perf_counter() - began)
-        return done
+            return self._known[key]
+        self._known[key] = await super().complete(messages, **options)
+        return self._known[key]
 
 
 def read_records(path: Path) -> dict[tuple[str, str], Record]:
     """The answers on record, by normalised question and strategy; none where no file is."""
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = [Record(**json.loads(line)) for line in lines]
+    text = path.read_text(encoding="utf-8")
+    # A run that was killed may have left its last line half-written.
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    found = [Record(**json.loads(line)) for line in whole]
     return {(r.asked, r.strategy): r for r in found}
 
 
-async def run(questions: Sequence[Question], path: Path, *, processes: int, seconds: float) -> bool:
+async def run(questions: Sequence[Question], path: Path, *, processes: int, seconds: float) -> None:
     """Answer what is not on record yet, until done or out of time.
 
     Goes block by block, and within a block strategy by strategy and topic by topic: what follows
@@ -112,11 +112,11 @@ async def run(questions: Sequence[Question], path: Path, *, processes: int, seco
         path: the record, which grows.
         processes: servers, each with one thread.
         seconds: after these no answer is begun.
-
-    Returns:
-        Whether every question has every answer.
     """
     known = read_records(path)
+    missing = sum((normalise(q.text), s) not in known for q in questions for s in STRATEGIES)
+    if not missing:
+        return
     deadline = time.monotonic() + seconds
     models = [EmbeddedModel(slots=SLOTS, context=1024, threads=1) for _ in range(processes)]
     columns = (
@@ -127,9 +127,11 @@ async def run(questions: Sequence[Question], path: Path, *, processes: int, seco
     )
     try:
         clients = [Repeats(model.start().base_url) for model in models]
+        if path.exists():
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
         with path.open("a", encoding="utf-8") as file, Progress(*columns) as bar:
-            task = bar.add_task("answers", total=len(questions) * len(STRATEGIES))
-            bar.update(task, completed=len(known))
+            task = bar.add_task("answers", total=missing)
             for start in range(0, len(questions), BLOCK):
                 block = questions[start : start + BLOCK]
                 for names, slots in PHASES:
@@ -152,8 +154,20 @@ async def run(questions: Sequence[Question], path: Path, *, processes: int, seco
     finally:
         for model in models:
             model.stop()
-    have = read_records(path)
-    return all((normalise(q.text), s) in have for q in questions for s in STRATEGIES)
+
+
+async def ask(question: Question, strategy: Strategy, client: ModelClient) -> StrategyAnswer:
+    """One answer, with what the whole set asks of an answer."""
+    params = AnswerParams(
+        max_tokens=MAX_TOKENS,
+        temperature=0.0,
+        seed=zlib.crc32(normalise(question.text).encode()) % 2**31,
+        stop=STOP,
+        confidence=True,
+    )
+    return await strategy.answer(
+        [{"role": "user", "content": question.text}], client=client, params=params
+    )
 
 
 async def _work(
@@ -165,19 +179,9 @@ async def _work(
 ) -> None:
     while queue and time.monotonic() < deadline:
         question, strategy = queue.pop(0)
-        asked = normalise(question.text)
-        params = AnswerParams(
-            max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            seed=zlib.crc32(asked.encode()) % 2**31,
-            stop=STOP,
-            confidence=True,
-        )
-        done = await strategy.answer(
-            [{"role": "user", "content": question.text}], client=client, params=params
-        )
+        done = await ask(question, strategy, client)
         record = Record(
-            asked=asked,
+            asked=normalise(question.text),
             strategy=strategy.name,
             text=done.text,
             input_tokens=done.input_tokens,

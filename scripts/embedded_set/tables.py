@@ -13,6 +13,7 @@ import pandas as pd
 from embedded_set.kinds import Drawn
 from embedded_set.question import Question, grade
 from embedded_set.run import Record
+from embedded_set.timing import Speed
 from wye.data import RoutingData, normalise, split_by_question
 from wye.gateway.pool import STRATEGIES
 
@@ -22,14 +23,18 @@ ANSWER_CHARS = 120
 
 
 def outcomes_of(
-    kinds: Mapping[str, Sequence[Question]], record: Mapping[tuple[str, str], Record]
+    kinds: Mapping[str, Sequence[Question]],
+    record: Mapping[tuple[str, str], Record],
+    speeds: Mapping[str, Speed],
 ) -> RoutingData:
     """Graded outcomes of every question that every strategy has answered.
 
-    Cost is `PRICE_PER_MTOK` on all tokens of all calls. `answer` is the text as graded, cut short;
+    Cost is `PRICE_PER_MTOK` on all tokens of all calls; latency is what `speeds` makes of the
+    output tokens, null where there are none. `answer` is the text as graded, cut short;
     `confidence` is exp of the mean token log-probability of the call that made it.
     """
-    queries, outcomes = [], []
+    queries: list[dict[str, object]] = []
+    outcomes: list[dict[str, object]] = []
     for kind, questions in kinds.items():
         for question in questions:
             asked = normalise(question.text)
@@ -39,7 +44,10 @@ def outcomes_of(
                 continue
             query_id = f"{kind.replace(' ', '-')}-{len(queries):04d}"
             queries.append({"query_id": query_id, "dataset": kind, "text": question.text})
-            outcomes += [_outcome(query_id, question, answer) for answer in complete]
+            outcomes += [
+                _outcome(query_id, question, answer, speeds.get(answer.strategy))
+                for answer in complete
+            ]
     frame = pd.DataFrame(queries)
     frame["split"] = split_by_question(list(frame["text"]), test_share=0.2, seed=0)
     models = pd.DataFrame(
@@ -99,7 +107,9 @@ def example_rows(drawn: Sequence[Drawn]) -> list[dict[str, str]]:
     ]
 
 
-def _outcome(query_id: str, question: Question, answer: Record) -> dict[str, object]:
+def _outcome(
+    query_id: str, question: Question, answer: Record, speed: Speed | None
+) -> dict[str, object]:
     tokens = answer.input_tokens + answer.output_tokens
     return {
         "query_id": query_id,
@@ -108,7 +118,7 @@ def _outcome(query_id: str, question: Question, answer: Record) -> dict[str, obj
         "cost_usd": tokens * PRICE_PER_MTOK / 1e6,
         "input_tokens": answer.input_tokens,
         "output_tokens": answer.output_tokens,
-        "latency_s": round(answer.latency_s, 3),
+        "latency_s": None if speed is None else round(speed.seconds(answer.output_tokens), 3),
         "answer": answer.text[:ANSWER_CHARS],
         "confidence": None if answer.confidence is None else round(answer.confidence, 4),
     }

@@ -52,7 +52,7 @@ def countries() -> tuple[Country, ...]:
             Country(
                 name=english.territories[code],
                 capital=entry["capital"],
-                continent=_continent(entry),
+                continent=_continent(entry["region"], entry.get("subregion", "")),
                 currency=english.currencies[currencies[0]],
                 languages=tuple(english.languages[x] for x in languages if x in english.languages),
                 code=code,
@@ -128,7 +128,7 @@ def continent(rng: Rng) -> Question:
         )
     )
     rivals = tuple(sorted({o.continent for o in countries()} - {c.continent}))
-    accepted = ("America", "Americas") if c.continent.endswith("America") else ()
+    accepted: tuple[str, ...] = ("America", "Americas") if c.continent.endswith("America") else ()
     if c.continent == "Oceania":
         accepted = ("Australia",)
     return Question(text=text, answer=c.continent, grader="names", accepted=accepted, rivals=rivals)
@@ -146,7 +146,8 @@ def currency(rng: Rng) -> Question:
         )
     )
     unit = c.currency.split()[-1]
-    rivals = {o.currency.split()[-1] for o in countries()} - {unit}
+    others = {o.currency for o in countries()} - {c.currency}
+    rivals = others | {o.split()[-1] for o in others} - {unit}
     accepted = (unit, f"{unit}s")
     return Question(
         text=text,
@@ -237,7 +238,7 @@ def atomic_number(rng: Rng) -> Question:
     return Question(text=text, answer=str(number), grader="number")
 
 
-def _continent(entry: dict[str, str]) -> str:
-    if entry["region"] != "Americas":
-        return entry["region"]
-    return "South America" if entry.get("subregion") == "South America" else "North America"
+def _continent(region: str, subregion: str) -> str:
+    if region != "Americas":
+        return region
+    return "South America" if subregion == "South America" else "North America"

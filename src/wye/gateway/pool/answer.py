@@ -32,7 +32,8 @@ class AnswerParams:
         max_tokens: most tokens of the text that the caller reads; work behind it (reasoning, an
             expression) has a limit of its own.
         temperature: 0 is greedy. `majority` samples even where this is 0 or not given.
-        seed: of the sampler; call number i of one answer uses seed + i.
+        seed: of the sampler; call number i of one answer uses seed + i. Answers can still differ in
+            a close call: rounding depends on what part of the prompt the server's cache held.
         stop: strings at which the text ends.
         confidence: ask for token log-probabilities and fill `StrategyAnswer.confidence`.
     """

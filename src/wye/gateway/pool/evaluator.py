@@ -7,6 +7,7 @@ of strings. Python's own eval is never reached.
 
 from __future__ import annotations
 
+import ast
 import calendar
 import datetime
 import math
@@ -18,6 +19,7 @@ from simpleeval import InvalidExpression, SimpleEval
 from wye.errors import WyeError
 
 _MAX_CHARS = 300
+_SYNTAX = (ast.Expr, ast.Constant, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Call)
 # Exact factors to the base unit of each dimension.
 _UNITS: dict[str, tuple[str, float]] = {
     **{u: ("length", f) for u, f in {"mm": 0.001, "cm": 0.01, "m": 1, "km": 1000}.items()},
@@ -82,6 +84,8 @@ def evaluate(expression: str) -> str:
             f"an expression of {len(text)} characters, expected 1 to {_MAX_CHARS}"
         )
     evaluator = SimpleEval(functions=dict(FUNCTIONS), names={})
+    # Attributes, indexing, formatting and assignment stay out: methods of strings have no bounds.
+    evaluator.nodes = {kind: run for kind, run in evaluator.nodes.items() if kind in _SYNTAX}
     try:
         return written(evaluator.eval(text))
     except (InvalidExpression, SyntaxError, ArithmeticError, ValueError, TypeError) as error:

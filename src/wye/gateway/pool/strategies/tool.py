@@ -83,6 +83,8 @@ class Tool(Strategy):
             max_tokens=EXPRESSION_TOKENS,
             temperature=params.temperature or 0.0,
             seed=params.seed,
+            # Where the model goes on to state the result itself, the evaluator knows better.
+            stop=["=="],
             grammar=_GRAMMAR,
             confidence=params.confidence,
         )
