@@ -63,6 +63,10 @@ def test_the_default_policy_weighs_the_dearest_against_the_cheapest(data):
     assert weight * spread == pytest.approx(0.1, rel=0.05)
 
 
+def test_the_baseline_is_the_best_single_strategy_of_the_outcomes(data):
+    assert embedded_config(data).baseline in {"tool", "majority", "retrieval"}
+
+
 def test_the_playground_shows_prompts_that_divide_the_strategies(data):
     prompts = {p["kind"]: p for p in playground(data)}
     assert set(prompts) == {"sum", "fact"}

@@ -66,7 +66,9 @@ def embedded_config(data: RoutingData) -> Config:
         "quality": {"kind": "quality"},
         "thrifty": {"kind": "utility", "cost_weight": 10 * weight},
     }
-    return Config.model_validate({"targets": targets, "policies": policies})
+    train = data.part("train")
+    best = train.model_names[int(np.nanargmax(np.nanmean(train.quality, axis=0)))]
+    return Config.model_validate({"targets": targets, "policies": policies, "baseline": best})
 
 
 def _cost_weight(data: RoutingData) -> float:
