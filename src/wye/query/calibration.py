@@ -28,6 +28,8 @@ from wye.query.base import FloatArray, RouterError
 METHODS = ("platt", "isotonic", "none")
 LEAST, MOST = 0.002, 0.998
 TUNING_CELLS = 100_000
+# A model this much below the best on average counts 1/e of it when weights are learned.
+COMPETITIVE = 0.1
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,11 @@ def fit_combination(
     for prediction in predictions:
         common, contrast = _parts(prediction, means)
         columns += [np.broadcast_to(common[:, None], quality.shape)[known], contrast[known]]
-    design = np.stack(columns, axis=1)
+    # What sets the better models apart decides where a query goes; the others hardly matter.
+    weight = np.exp((means - means.max()) / COMPETITIVE)
+    root = np.sqrt(np.broadcast_to(weight, quality.shape)[known])
+    design = np.stack(columns, axis=1) * root[:, None]
+    target = target * root
     # Normal equations keep the problem at [2H, 2H], whatever the number of outcomes.
     gram, moment = design.T @ design, design.T @ target
     gram[np.diag_indices_from(gram)] += 1e-9 * max(1.0, float(np.trace(gram)))

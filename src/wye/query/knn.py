@@ -87,9 +87,9 @@ class KNNEstimator(QualityEstimator):
         shrinkages = SHRINKAGES if self.shrinkage is None else (self.shrinkage,)
         sharpnesses = SHARPNESSES if self.sharpness is None else (self.sharpness,)
         reachable = inputs.neighbours.index.shape[1]
-        ks = tuple(sorted({min(k, max(1, reachable)) for k in ks}))
         if reachable == 0 or len(ks) * len(shrinkages) * len(sharpnesses) == 1:
             return ks[0], shrinkages[0], sharpnesses[0]
+        ks = tuple(sorted({min(k, reachable) for k in ks}))
         rows = np.random.default_rng(self.seed).permutation(len(inputs))[:TUNING_QUERIES]
         rows.sort()
         found, truth = inputs.neighbours, quality[rows]
