@@ -77,8 +77,17 @@ JSON = st.recursive(
         st.lists(inner, max_size=3),
         st.dictionaries(
             st.sampled_from(
-                "choices message delta content finish_reason usage error "
-                "prompt_tokens completion_tokens".split()
+                [
+                    "choices",
+                    "message",
+                    "delta",
+                    "content",
+                    "finish_reason",
+                    "usage",
+                    "error",
+                    "prompt_tokens",
+                    "completion_tokens",
+                ]
             ),
             inner,
             max_size=4,
