@@ -9,7 +9,7 @@ Statistical Analysis and Data Mining 4, 2011).
 
 W and v are the leading singular directions of the ridge fit. For a model that joins, u stays as it
 is: (bias, v) gets the posterior mean of a Bayesian linear regression of its measured answers on u,
-whose prior is the mean and covariance of the models known so far.
+whose prior is the mean and the widened covariance of the models known so far.
 
 Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, K rank.
 """
@@ -36,6 +36,10 @@ from wye.query.inputs import QueryInputs
 from wye.query.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
+# Relative error of differences that is given for directions in reserve.
+SLACK = 0.005
+# Of the mean quality of a model that joins, before its first answer.
+BIAS_VARIANCE = 0.04
 
 
 class FactorisationEstimator(QualityEstimator):
@@ -87,12 +91,14 @@ class FactorisationEstimator(QualityEstimator):
         code = np.concatenate([np.ones((int(known.sum()), 1)), self.encode(inputs)[known]], axis=1)
         factors = np.concatenate([self.bias_[:, None], self.vectors_], axis=1)
         prior_mean = factors.mean(axis=0)
-        # The spread of a handful of models says little of their covariance: half of it is diagonal.
         spread = factors - prior_mean
-        covariance = spread.T @ spread / max(1, len(factors) - 1)
-        covariance = 0.5 * covariance + np.diag(0.5 * np.diag(covariance) + 1e-4)
-        if len(factors) < 2:
-            covariance = covariance + 0.05 * np.eye(len(covariance))
+        # A handful of models says little of how a newcomer may differ: their covariance is pulled
+        # towards one in which every direction is as wide as their vectors are long.
+        width = np.full(factors.shape[1], float((self.vectors_**2).mean()) + 1e-6)
+        width[0] = BIAS_VARIANCE
+        trust = factors.shape[1] + 1
+        covariance = spread.T @ spread + trust * np.diag(width)
+        covariance /= len(factors) + trust - 1
         precision = np.linalg.inv(covariance)
         noise = float(np.sqrt((self.noise_**2).mean()))
         posterior = np.linalg.inv(precision + code.T @ code / noise**2)
@@ -134,7 +140,10 @@ class FactorisationEstimator(QualityEstimator):
         self.bias_ = np.asarray(level, np.float64)
 
     def _choose_rank(self, excess: FloatArray, directions: FloatArray, truth: FloatArray) -> int:
-        """The rank at which leave-one-out predictions `excess`, cut down to it, err least."""
+        """The most directions with which leave-one-out predictions `excess` err hardly more.
+
+        A direction that the known models do not need may be the one in which a newcomer differs.
+        """
         if self.rank is not None:
             return min(self.rank, len(directions))
         ranks: list[int] = sorted({min(r, len(directions)) for r in RANKS})
@@ -142,7 +151,7 @@ class FactorisationEstimator(QualityEstimator):
         errors = [
             contrast_error(truth, excess @ directions[:r].T @ directions[:r], zero) for r in ranks
         ]
-        return ranks[int(np.argmin(errors))]
+        return max(r for r, e in zip(ranks, errors, strict=True) if e <= (1 + SLACK) * min(errors))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Encoder, model vectors, and what the uncertainty needs."""
