@@ -67,15 +67,19 @@ class Combination:
         self, predictions: Sequence[FloatArray | None], stds: Sequence[FloatArray | None]
     ) -> FloatArray:
         """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement."""
+        weights = self.common + self.contrast
         used = [h for h, p in enumerate(predictions) if p is not None]
-        share = np.array([self.common[h] + self.contrast[h] for h in used])
-        total = max(float(share.sum()), 1e-9)
-        share = share / total if share.sum() > 0 else np.full(len(used), 1.0 / len(used))
-        stack = np.stack([p for p in predictions if p is not None])
-        own = np.stack([s for s in stds if s is not None])
-        middle = np.tensordot(share, stack, axes=1)
-        variance = np.tensordot(share, own**2 + (stack - middle) ** 2, axes=1)
-        return np.asarray(np.sqrt(variance), np.float64)
+        total = float(sum(weights[h] for h in used))
+        mean: FloatArray | float = 0.0
+        square: FloatArray | float = 0.0
+        for h in used:
+            prediction, std = predictions[h], stds[h]
+            assert prediction is not None
+            assert std is not None
+            share = weights[h] / total if total > 0 else 1.0 / len(used)
+            mean = mean + share * prediction
+            square = square + share * (std * std + prediction * prediction)
+        return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0.0)), np.float64)
 
 
 def fit_combination(
@@ -138,6 +142,10 @@ class Calibrator:
 
     def slope(self, raw: FloatArray) -> FloatArray:
         """Derivative of `apply`, by which an uncertainty stretches."""
+        if self.method == "platt":
+            limited, mapped = np.clip(raw, LEAST, MOST), self.apply(raw)
+            steepness: float = float(self.knots[0])
+            return steepness * mapped * (1.0 - mapped) / (limited * (1.0 - limited))
         step = 0.02
         return (self.apply(raw + step) - self.apply(raw - step)) / (2 * step)
 

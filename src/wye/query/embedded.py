@@ -193,10 +193,12 @@ class EmbeddedRouter(QueryRouter):
         except EmbedError as error:
             raise RouterError(str(error)) from error
         features = (text_features(texts) - self.feature_mean_) / self.feature_std_
+        estimators = list(self.estimators_.values())
+        k = max(1, *(estimators[h].neighbours_read for h in self.used_))
         return QueryInputs(
             vectors=vectors,
             features=features,
-            neighbours=nearest(vectors, self.references_, NEIGHBOURS),
+            neighbours=nearest(vectors, self.references_, k),
             reference=np.full(len(texts), -1, np.intp),
             n_references=self.references_.shape[0],
         )

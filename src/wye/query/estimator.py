@@ -23,6 +23,11 @@ from wye.query.inputs import QueryInputs
 class QualityEstimator(ABC):
     """Learns the quality of M models from outcomes `[Q, M]` in which NaN is unknown."""
 
+    @property
+    def neighbours_read(self) -> int:
+        """How many neighbours of a query `predict` reads."""
+        return 0
+
     @abstractmethod
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Learn. Every row of `quality` has a known outcome."""

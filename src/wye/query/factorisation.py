@@ -66,8 +66,8 @@ class FactorisationEstimator(QualityEstimator):
         error = np.where(known, quality - self._quality(encoded), 0.0)
         counts = np.maximum(known.sum(axis=0), 1)
         self.noise_ = np.sqrt((error**2).sum(axis=0) / counts)
-        # [K, K] second moment of the code: the width of what a model vector was learned from.
-        self.moment_ = encoded.T @ encoded
+        # [K, K] uncertainty of a model vector, up to the noise.
+        self.reach_ = np.linalg.inv(encoded.T @ encoded + np.eye(encoded.shape[1]))
         self.counts_ = known.sum(axis=0).astype(np.float64)
         self.n_queries_ = np.array([float(len(inputs))])
         return self
@@ -75,8 +75,7 @@ class FactorisationEstimator(QualityEstimator):
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         encoded = self.encode(inputs)
-        ridge = self.moment_ + np.eye(self.moment_.shape[0])
-        leverage = np.einsum("qk,qk->q", encoded, np.linalg.solve(ridge, encoded.T).T)
+        leverage = ((encoded @ self.reach_) * encoded).sum(axis=1)
         rare = self.n_queries_[0] / np.maximum(self.counts_, 1.0)
         variance = leverage[:, None] * rare * self.noise_**2 + self.mean_std_**2
         return self._quality(encoded), np.sqrt(variance)
@@ -171,7 +170,7 @@ _STATE = (
     "noise_",
     "mean_std_",
     "counts_",
-    "moment_",
+    "reach_",
     "n_queries_",
 )
 

@@ -89,12 +89,10 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
     heads = [t[:READ_CHARS] for t in texts]
     counts = _character_counts(heads)
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    shares = np.delete(counts / total, _KINDS.index("lower"), axis=1)
+    shares = (counts / total)[:, _SHARED]
     rows = [_row(text, head) for text, head in zip(texts, heads, strict=True)]
     own = np.asarray(rows, np.float64).reshape(len(rows), len(FEATURES) - shares.shape[1])
-    own[:, [0, 1, *range(3, 5), *range(9, 9 + len(_PATTERNS))]] = np.log1p(
-        own[:, [0, 1, *range(3, 5), *range(9, 9 + len(_PATTERNS))]]
-    )
+    own[:, _LOGARITHMIC] = np.log1p(own[:, _LOGARITHMIC])
     return np.concatenate([own[:, :3], shares, own[:, 3:]], axis=1).astype(np.float32)
 
 
@@ -157,3 +155,6 @@ def _kind_table() -> NDArray[np.intp]:
 
 
 _TABLE = _kind_table()
+_SHARED = np.array([i for i, kind in enumerate(_KINDS) if kind != "lower"])
+# Columns of `_row` that are counts.
+_LOGARITHMIC = np.array([0, 1, 3, 4, *range(9, 9 + len(_PATTERNS))])

@@ -63,6 +63,11 @@ class KNNEstimator(QualityEstimator):
         self.k_, self.shrinkage_, self.sharpness_ = self._choose(inputs, quality)
         return self
 
+    @property
+    def neighbours_read(self) -> int:
+        """How many neighbours of a query `predict` reads."""
+        return self.k_
+
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         found = inputs.neighbours
