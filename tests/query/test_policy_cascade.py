@@ -223,6 +223,16 @@ def test_a_judge_who_says_nothing_is_learned_to_say_nothing():
     assert ((after - quality) ** 2).mean() < 0.6 * ((estimate.quality - quality) ** 2).mean()
 
 
+def test_a_constant_score_is_no_news_however_wrong_the_estimate_is():
+    estimate, quality, confidence = world(2000, 8)
+    skewed = Estimate(
+        estimate.models, estimate.quality**3, 0 * quality, estimate.cost, estimate.latency,
+        estimate.novelty,
+    )  # fmt: skip
+    model = JudgeModel.fit(skewed, quality, np.full_like(confidence, 0.7))
+    assert (model.strength < 0.01).all()
+
+
 def test_what_a_judge_model_learned_survives_a_round_trip():
     model = JudgeModel.fit(*world(500, 7))
     again = JudgeModel.from_dict(model.to_dict())

@@ -19,7 +19,7 @@ import numpy as np
 from wye.query.policy import PolicyError
 
 if TYPE_CHECKING:
-    from wye.query.base import Estimate, FloatArray
+    from wye.query.base import BoolArray, Estimate, FloatArray
 
 _EDGE = 1e-3
 _LEAST_ROWS = 100
@@ -77,7 +77,7 @@ class JudgeModel:
     Attributes:
         models: M names.
         bias, prior, score: `[M]` the coefficients.
-        strength: `[M]` 0 for a judge that says nothing, 1 for one that always knows.
+        strength: `[M]` 0 for a judge that says nothing new, 1 for one that always knows.
         correlation: `[M, M]`, positive semi-definite, ones on the diagonal.
         rows: `[M]` how many answers each model's coefficients rest on.
     """
@@ -117,14 +117,7 @@ class JudgeModel:
                 f"judge: {int(known.sum())} judged answers that are all right or all wrong teach "
                 "nothing; give held-out outcomes with a confidence and with both kinds"
             )
-        pooled = _platt(estimate.quality[known], confidence[known], quality[known])
-        coefficients = np.tile(pooled, (shape[1], 1))
-        for m in range(shape[1]):
-            rows = known[:, m]
-            if rows.sum() >= _LEAST_ROWS and _learnable(quality[rows, m]):
-                coefficients[m] = _platt(
-                    estimate.quality[rows, m], confidence[rows, m], quality[rows, m]
-                )
+        coefficients = _per_model(estimate.quality, confidence, quality, known)
         unit = JudgeModel(
             estimate.models,
             coefficients[:, 0],
@@ -135,9 +128,12 @@ class JudgeModel:
             known.sum(axis=0).astype(np.float64),
         )
         posterior = unit.posterior(estimate.quality, np.where(known, confidence, 0.5))
-        movement = np.where(
-            known, (posterior - estimate.quality) / _scale(estimate.quality), np.nan
-        )
+        # Against the estimate put right without the score: what merely corrects the estimate was
+        # known before judging and is no news.
+        blind = np.full(shape, 0.5)
+        bias, prior, _ = _per_model(estimate.quality, blind, quality, known).T
+        before = 1.0 / (1.0 + np.exp(-(bias + prior * _logit(estimate.quality))))
+        movement = np.where(known, (posterior - before) / _scale(estimate.quality), np.nan)
         strength, correlation = _spread(movement)
         return JudgeModel(
             unit.models, unit.bias, unit.prior, unit.score, strength, correlation, unit.rows
@@ -206,6 +202,20 @@ def _scale(quality: FloatArray) -> FloatArray:
 
 def _learnable(quality: FloatArray) -> bool:
     return bool(quality.size) and 0.0 < float(quality.mean()) < 1.0
+
+
+def _per_model(
+    estimate: FloatArray, confidence: FloatArray, quality: FloatArray, known: BoolArray
+) -> FloatArray:
+    """Coefficients `[M, 3]`: bias, of the estimate's logit, of the score's logit."""
+    coefficients = np.tile(
+        _platt(estimate[known], confidence[known], quality[known]), (estimate.shape[1], 1)
+    )
+    for m in range(estimate.shape[1]):
+        rows = known[:, m]
+        if rows.sum() >= _LEAST_ROWS and _learnable(quality[rows, m]):
+            coefficients[m] = _platt(estimate[rows, m], confidence[rows, m], quality[rows, m])
+    return coefficients
 
 
 def _platt(estimate: FloatArray, confidence: FloatArray, quality: FloatArray) -> FloatArray:
