@@ -24,7 +24,6 @@ from wye.gateway.config import Config
 from wye.gateway.gateway import Gateway
 from wye.query.base import QueryRouter
 
-
 # Tests do not time things: a busy machine may pause any example for longer than a deadline.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
