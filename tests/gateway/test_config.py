@@ -153,6 +153,16 @@ def test_every_key_of_a_table_is_found_on_its_line(tables):
     assert {place: found[place] for place in places} == places
 
 
+LOOKALIKES = ('\'"""\'', "\"'''\"", '"""x"""', '1 # """', "'''it's\n'''")
+
+
+@pytest.mark.parametrize("value", LOOKALIKES)
+def test_what_looks_like_the_start_of_a_long_string_hides_no_key(value):
+    text = f"a = {value}\n[server]\nport = 1\n"
+    assert tomllib.loads(text)["server"] == {"port": 1}
+    assert key_lines(text)["server", "port"] == len(text.splitlines())
+
+
 def test_keys_inside_long_strings_are_not_taken_for_keys():
     text = 'a = """\n[server]\nport = 1\n"""\n[server]\nport = 2\n'
     assert key_lines(text)[("server", "port")] == 6

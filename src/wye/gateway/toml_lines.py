@@ -14,7 +14,14 @@ Location = tuple[str | int, ...]
 
 _HEADER = re.compile(r"^\s*(\[\[?)(.+?)\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*'|\s*\.\s*)+?)\s*=""")
-_FENCES = ('"' * 3, "'" * 3)
+# A long string closed on its line, one that stays open, a short string, a comment.
+_PIECE = re.compile(
+    r'"{3}.*?"{3}'
+    r"|'{3}.*?'{3}"
+    r"|(?P<open>\"{3}|'{3})"
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|'[^']*'|#.*"
+)
 
 
 def key_lines(text: str) -> dict[Location, int]:
@@ -31,8 +38,9 @@ def key_lines(text: str) -> dict[Location, int]:
     fence: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
         if fence is not None:
-            if line.count(fence) % 2:
-                fence = None
+            _, closed, rest = line.partition(fence)
+            if closed:
+                fence = _left_open(rest)
             continue
         if header := _HEADER.match(line):
             named = _with_indices(_split(header[2]), counts)
@@ -45,7 +53,7 @@ def key_lines(text: str) -> dict[Location, int]:
             lines.setdefault(table, number)
         elif key := _KEY.match(line):
             lines.setdefault(table + _split(key[1]), number)
-        fence = next((f for f in _FENCES if line.count(f) % 2), None)
+        fence = _left_open(line)
     return lines
 
 
@@ -55,6 +63,11 @@ def line_of(lines: Mapping[Location, int], location: Location) -> int | None:
         if location[:end] in lines:
             return lines[location[:end]]
     return None
+
+
+def _left_open(line: str) -> str | None:
+    """The fence of a long string that begins on this line and does not end on it."""
+    return next((found["open"] for found in _PIECE.finditer(line) if found["open"]), None)
 
 
 def _split(dotted: str) -> Location:
