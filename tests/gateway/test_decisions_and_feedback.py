@@ -32,6 +32,12 @@ def judge(served, answer, quality, **extra):
     return served.http.post("/v1/feedback", json=body)
 
 
+def learned(served):
+    """The log as outcome data, once everything is on disk."""
+    assert served.gateway.store.flush()
+    return read_log(served.gateway.store.path)
+
+
 def test_a_decision_tells_candidates_features_version_propensity_cost_and_latency(served):
     found = served.decision(served.ask("wye/quality", text="Why is the sky blue?"))
     assert [c["target"] for c in found["candidates"]] == ["good", "cheap"]
@@ -134,7 +140,7 @@ def test_the_log_becomes_outcome_data(served):
     for i, answer in enumerate(answers[:4]):
         judge(served, answer, 0.0)
         judge(served, answer, i / 4)
-    data = read_log(served.gateway.store.path)
+    data = learned(served)
     assert len(data) == 6
     assert data.texts == [f"What is {i} + {i}?" for i in range(6)]
     served_by = [a.headers["x-wye-target"] for a in answers]
@@ -158,7 +164,7 @@ def test_an_answer_after_a_fallback_counts_for_who_answered_with_no_propensity(s
         targets=[world.target("bad", model="500", quality=0.9), world.target("ok", quality=0.1)]
     )
     judge(served, served.ask(), 1.0)
-    data = read_log(served.gateway.store.path)
+    data = learned(served)
     assert data.model_names == ("ok",)
     assert np.isnan(data.outcomes["propensity"].iloc[0])
 
@@ -169,7 +175,7 @@ def test_a_router_can_be_fitted_on_the_log(served):
     for i in range(30):
         answer = served.ask("wye/curious", text=f"What is {i} + {i}?")
         judge(served, answer, 1.0 if answer.headers["x-wye-target"] == "good" else 0.25)
-    router = get_router("constant").fit(read_log(served.gateway.store.path))
+    router = get_router("constant").fit(learned(served))
     estimate = router.estimate(["What is 3 + 3?"])
     quality = dict(zip(estimate.models, estimate.quality[0], strict=True))
     assert quality["good"] > quality["cheap"]
@@ -179,7 +185,7 @@ def test_a_log_without_texts_or_judgements_says_what_to_do(serve, world, tmp_pat
     served = serve(targets=[world.target("ok")])
     served.ask()
     with pytest.raises(DataError, match="/v1/feedback"):
-        read_log(served.gateway.store.path if served.gateway.store.flush() else "")
+        learned(served)
     Store(tmp_path / "empty.db").close()
     with pytest.raises(DataError, match="store_prompts"):
         read_log(tmp_path / "empty.db")
