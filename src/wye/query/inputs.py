@@ -102,8 +102,8 @@ def nearest(
             close[rows, exclude[part][rows]] = -2.0
         first = max(0, min(n_references - k, n_references - 1))
         best = np.argpartition(close, first, axis=1)[:, n_references - k :]
-        found = np.take_along_axis(close, best, axis=1)
+        row = np.arange(len(close))[:, None]
+        found = close[row, best]
         order = np.lexsort((best, -found), axis=1)
-        index[part] = np.take_along_axis(best, order, axis=1)
-        similarity[part] = np.take_along_axis(found, order, axis=1)
+        index[part], similarity[part] = best[row, order], found[row, order]
     return Neighbours(index, similarity)

@@ -42,8 +42,11 @@ class LinearEstimator(QualityEstimator):
         contrast = fit_ridge(design, quality - means - common[:, None])
         self.coef_ = (difficulty.coef + contrast.coef).astype(np.float32)
         self.intercept_ = means + difficulty.intercept + contrast.intercept
-        self.root_ = _roots(difficulty, contrast)
-        self.center_ = contrast.center.astype(np.float32)
+        self.axes_ = difficulty.axes.astype(np.float32)
+        self.center_ = difficulty.center.astype(np.float32)
+        self.reach_ = np.stack(
+            [1.0 / (difficulty.values + r.penalty) for r in (difficulty, contrast)], axis=1
+        )
         self.noise_ = np.stack(
             [np.broadcast_to(difficulty.noise, means.shape), _rarity(contrast) * contrast.noise]
         )
@@ -58,11 +61,9 @@ class LinearEstimator(QualityEstimator):
     def predict_columns(self, columns: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """The same on columns `[Q, D]` of another design."""
         mean = columns @ self.coef_ + self.intercept_
-        width = columns.shape[1]
-        reach = ((columns - self.center_) @ self.root_) ** 2
-        # [Q, 2] leverage of difficulty and of contrast.
-        leverage = np.stack([reach[:, :width].sum(axis=1), reach[:, width:].sum(axis=1)], axis=1)
-        variance = leverage.astype(np.float64) @ self.noise_**2
+        # [Q, 2] leverage of difficulty and of contrast, which share their axes.
+        leverage = ((columns - self.center_) @ self.axes_) ** 2 @ self.reach_
+        variance = leverage @ self.noise_**2
         return mean, np.sqrt(variance + self.mean_std_**2)
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -70,8 +71,9 @@ class LinearEstimator(QualityEstimator):
         return {
             "coef": self.coef_,
             "intercept": self.intercept_,
-            "root": self.root_,
+            "axes": self.axes_,
             "center": self.center_,
+            "reach": self.reach_,
             "noise": self.noise_,
             "mean_std": self.mean_std_,
             "penalties": self.penalties_,
@@ -80,13 +82,10 @@ class LinearEstimator(QualityEstimator):
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
         self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
-        self.root_, self.center_ = arrays["root"], arrays["center"]
+        self.axes_, self.center_ = arrays["axes"], arrays["center"]
+        self.reach_ = arrays["reach"]
         self.noise_, self.mean_std_ = arrays["noise"], arrays["mean_std"]
         self.penalties_ = arrays["penalties"]
-
-
-def _roots(difficulty: Ridge, contrast: Ridge) -> NDArray[np.float32]:
-    return np.concatenate([difficulty.root, contrast.root], axis=1).astype(np.float32)
 
 
 def _rarity(ridge: Ridge) -> FloatArray:

@@ -29,9 +29,9 @@ class Ridge:
         noise: `[M]` leave-one-out root mean squared error.
         held_out: `[Q, M]` leave-one-out predictions; the plain one on a row where the output is
             unknown.
-        root: `[D, D]`, and `center` `[D]`: the variance of the fitted mean at x is
-            noise^2 |(x - center) @ root|^2 beside that of the intercept, for the rows that most
-            outputs share.
+        axes, values, center: `[D, D]`, `[D]`, `[D]`: the variance of the fitted mean at x is
+            noise^2 sum(((x - center) @ axes)^2 / (values + penalty)) beside that of the intercept,
+            for the rows that most outputs share.
         counts: `[M]` rows on which each output is known.
         penalty: the chosen one.
     """
@@ -40,7 +40,8 @@ class Ridge:
     intercept: FloatArray
     noise: FloatArray
     held_out: FloatArray
-    root: FloatArray
+    axes: FloatArray
+    values: FloatArray
     center: FloatArray
     counts: FloatArray
     penalty: float
@@ -108,7 +109,8 @@ def fit_ridge(
         intercept=intercept,
         noise=noise,
         held_out=held_out,
-        root=widest.axes / np.sqrt(widest.values + best),
+        axes=widest.axes,
+        values=widest.values,
         center=widest.center,
         counts=known.sum(axis=0).astype(np.float64),
         penalty=best,
