@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples have no deadline: the suite does not time things, and a busy machine is no failure.
+settings.register_profile("wye", deadline=None)
+settings.load_profile("wye")
 
 
 @pytest.fixture(scope="session")

@@ -17,16 +17,11 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from hypothesis import settings
 
 from wye.gateway.app import create_app
 from wye.gateway.config import Config
 from wye.gateway.gateway import Gateway
 from wye.query.base import QueryRouter
-
-# Tests do not time things: a busy machine may pause any example for longer than a deadline.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 class World:
