@@ -22,7 +22,16 @@ LEAST = (3, 11)
 # A level contains the levels before it, so `make test` also serves `make up`.
 LEVELS = {
     "run": ["-e", ".[local]"],
-    "test": ["-e", ".[local,torch,minilm]", "--group", "test", "--group", "lint"],
+    "test": [
+        "-e",
+        ".[local,torch,minilm]",
+        "--group",
+        "test",
+        "--group",
+        "lint",
+        "--group",
+        "dataset",
+    ],
 }
 
 
