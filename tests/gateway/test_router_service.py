@@ -270,3 +270,14 @@ def test_many_requests_at_once_are_all_answered_and_all_remembered(serve, world)
     assert "wye_requests_in_flight 0.0" in served.http.get("/metrics").text
     rows = served.http.get("/v1/decisions?limit=1000").json()["data"]
     assert {row["text"] for row in rows} == {f"question {i}" for i in range(100)}
+
+
+def test_a_policy_that_could_never_choose_stops_the_start_with_the_remedy():
+    with pytest.raises(ConfigError, match="price_in_per_mtok"):
+        service([target("small"), target("large")], {"kind": "utility", "cost_weight": 50.0})
+
+
+def test_one_known_price_is_enough_to_start():
+    priced = target("small", price_in_per_mtok=1.0, price_out_per_mtok=1.0)
+    found = service([priced, target("large")], {"kind": "utility", "cost_weight": 50.0})
+    assert decide(found).target == "small"

@@ -24,13 +24,14 @@ from wye.embed import EmbedError
 from wye.gateway.config import Config, ConfigError, Target
 from wye.gateway.errors import ApiError
 from wye.gateway.estimates import Expected, expect, known_columns
-from wye.gateway.openai_api import ChatRequest
+from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.records import DecisionRecord, new_id
 from wye.query.base import Candidate, QueryRouter, RouterError
 from wye.query.features import describe_text
 from wye.query.policy import Choice, Policy, PolicyError
 
 DIRECT = "direct"
+_TRIAL = "What is the capital of Peru?"
 logger = logging.getLogger("wye.gateway")
 
 
@@ -82,10 +83,28 @@ class RouterService:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Load what the first decision would otherwise wait for."""
-        if self._router is not None and not self._remote:
-            self._router.estimate(["What is the capital of Peru?"])
+        """Load what the first decision would otherwise wait for, and try every policy once.
+
+        Raises:
+            ConfigError: a policy could never choose, for instance since no price is known.
+        """
         import_module("wye.core")
+        if self._remote:
+            return
+        chat = parse_chat({"model": "wye", "messages": [{"role": "user", "content": _TRIAL}]})
+        expected = expect(self._router, self.targets, self._columns, chat)
+        for name, policy in self.policies.items():
+            # A policy that keeps account of its choices would book a trial as a request.
+            if policy.stateful:
+                continue
+            try:
+                self._choose(policy, expected, {})
+            except ApiError as error:
+                raise ConfigError(
+                    f"[policies.{name}]: {error.message}. Set price_in_per_mtok and "
+                    "price_out_per_mtok of at least one target, or choose by quality alone: "
+                    f'[policies.{name}] with kind = "quality"'
+                ) from error
 
     @property
     def known(self) -> list[str]:
