@@ -52,8 +52,9 @@ def test_a_check_prints_figure_threshold_and_seeds_and_its_exit_code_is_its_verd
     ended = wye("check", "routellm-metrics", "--json")
     summary = ended.json
     (run,) = summary["checks"]
-    assert ended.code == (0 if run["holds"] else 1)
-    assert run["seeds"]
+    assert ended.code == (0 if run["verdict"] == "holds" else 1)
+    assert run["result"]["seeds"]
+    assert all({"value", "threshold"} <= set(claim) for claim in run["result"]["claims"])
 
 
 def test_init_writes_a_file_that_serve_accepts_and_keeps_yours(wye: Wye, tmp_path: Path) -> None:
