@@ -127,7 +127,7 @@ def _train(data: RoutingData, folder: Path, system: str) -> tuple[QueryRouter, d
     # many times longer on a machine that is busy elsewhere.
     with threadpool_limits(limits=1):
         router = train(data.part("train"), system)
-        report = evaluate(router, data.part("test"), bootstrap=0, latency_samples=20)
+        report = evaluate(router, data.part("test"), latency_samples=20)
     frontier = frontier_of(report)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
