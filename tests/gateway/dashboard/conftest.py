@@ -226,9 +226,13 @@ def settled() -> Callable[[str, int], None]:
     return wait_for_requests
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The machine's own Chromium; nothing is ever downloaded."""
+    """The machine's own Chromium; nothing is ever downloaded.
+
+    Playwright's driver keeps an event loop running in this thread as long as it is open, and no
+    other test could run one of its own: so it ends with its module.
+    """
     api = pytest.importorskip(
         "playwright.sync_api", reason="the package playwright is not installed"
     )
