@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wye.core import Plan as Plan
     from wye.data import RoutingData as RoutingData
+    from wye.moe import aux_loss as aux_loss
     from wye.query import load as load
 
     __version__: str
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 _HOME = {
     "Plan": "wye.core",
     "RoutingData": "wye.data",
+    "aux_loss": "wye.moe",
     "load": "wye.query",
 }
-_ROOMS = ("bench", "checks", "core", "data", "embed", "gateway", "query", "testing")
+_ROOMS = ("bench", "checks", "core", "data", "embed", "gateway", "moe", "query", "testing")
 
-__all__ = ["Plan", "RoutingData", "__version__", "load"]
+__all__ = ["Plan", "RoutingData", "__version__", "aux_loss", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,100 @@
+"""The expert scale: token -> expert.
+
+Names are resolved on first use, so that importing this room loads no PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wye.moe.balance import Balance as Balance
+    from wye.moe.balance import DualPrices as DualPrices
+    from wye.moe.balance import EntropyLoss as EntropyLoss
+    from wye.moe.balance import LoadBalanceLoss as LoadBalanceLoss
+    from wye.moe.balance import LossFreeBias as LossFreeBias
+    from wye.moe.balance import ZLoss as ZLoss
+    from wye.moe.base import Context as Context
+    from wye.moe.base import Contracts as Contracts
+    from wye.moe.base import MoEError as MoEError
+    from wye.moe.base import RoutedModule as RoutedModule
+    from wye.moe.base import Router as Router
+    from wye.moe.base import Routing as Routing
+    from wye.moe.base import after_step as after_step
+    from wye.moe.base import routed_layers as routed_layers
+    from wye.moe.base import track as track
+    from wye.moe.build import Shape as Shape
+    from wye.moe.dispatch import run_experts as run_experts
+    from wye.moe.experts import ExpertBank as ExpertBank
+    from wye.moe.experts import Experts as Experts
+    from wye.moe.experts import FeedForward as FeedForward
+    from wye.moe.gates import Gate as Gate
+    from wye.moe.layer import MoELayer as MoELayer
+    from wye.moe.losses import aux_loss as aux_loss
+    from wye.moe.losses import carry as carry
+    from wye.moe.losses import loss_scale as loss_scale
+    from wye.moe.recording import load_trace as load_trace
+    from wye.moe.recording import override as override
+    from wye.moe.recording import record as record
+    from wye.moe.recording import replay as replay
+    from wye.moe.recording import save_trace as save_trace
+    from wye.moe.registry import build_layers as build_layers
+    from wye.moe.registry import get_router as get_router
+    from wye.moe.registry import router_names as router_names
+    from wye.moe.registry import system_names as system_names
+    from wye.moe.router import ComposedRouter as ComposedRouter
+    from wye.moe.scores import CosineScores as CosineScores
+    from wye.moe.scores import LinearScores as LinearScores
+    from wye.moe.selection import Capped as Capped
+    from wye.moe.selection import TopK as TopK
+    from wye.moe.selection import TopP as TopP
+
+_HOME = {
+    "Balance": "balance",
+    "Capped": "selection",
+    "ComposedRouter": "router",
+    "Context": "base",
+    "Contracts": "base",
+    "CosineScores": "scores",
+    "DualPrices": "balance",
+    "EntropyLoss": "balance",
+    "ExpertBank": "experts",
+    "Experts": "experts",
+    "FeedForward": "experts",
+    "Gate": "gates",
+    "LinearScores": "scores",
+    "LoadBalanceLoss": "balance",
+    "LossFreeBias": "balance",
+    "MoEError": "base",
+    "MoELayer": "layer",
+    "RoutedModule": "base",
+    "Router": "base",
+    "Routing": "base",
+    "Shape": "build",
+    "TopK": "selection",
+    "TopP": "selection",
+    "ZLoss": "balance",
+    "after_step": "base",
+    "aux_loss": "losses",
+    "build_layers": "registry",
+    "carry": "losses",
+    "get_router": "registry",
+    "load_trace": "recording",
+    "loss_scale": "losses",
+    "override": "recording",
+    "record": "recording",
+    "replay": "recording",
+    "routed_layers": "base",
+    "router_names": "registry",
+    "run_experts": "dispatch",
+    "save_trace": "recording",
+    "system_names": "registry",
+    "track": "base",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"wye.moe.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'wye.moe' has no attribute {name!r}; it has {sorted(_HOME)}")

@@ -1,0 +1,228 @@
+"""What keeps experts evenly loaded: losses, a bias, prices, or nothing.
+
+A controller may add a bias to the affinities for the choice alone (`bias`), add terms to the loss
+(`losses`), and update itself once per optimiser step (`after_step`). A router holds any number.
+
+Conventions: phi_i counts pairs over all pairs (sum 1), so that the balanced value of the
+load-balance loss is 1 for every k; losses are means over tokens, added layer by layer, each with
+its own weight, and never divided by the number of layers.
+
+Shape letters: S tokens, E experts, N routed pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wye.core import Plan, dual_prices, entropy, load_balance, z_loss
+from wye.moe.base import MoEError
+from wye.moe.losses import recomputing
+from wye.moe.scores import Scored
+from wye.moe.selection import Candidates
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A choice that was made, as the losses read it.
+
+    Attributes:
+        scored: what the score source gave.
+        candidates: what the selection read.
+        probabilities: `[S, E]` affinities whose rows sum to 1 (or to 0).
+        plan: before the gate rule.
+    """
+
+    scored: Scored
+    candidates: Candidates
+    probabilities: Tensor
+    plan: Plan
+
+
+class Balance(nn.Module):
+    """A balance controller; the base does nothing."""
+
+    def bias(self, candidates: Candidates) -> Tensor | None:
+        """`[E]` or `[S, E]`, added to the affinities for the choice alone; None for none."""
+        return None
+
+    def losses(self, routed: Routed) -> dict[str, Tensor]:
+        """Weighted scalars by name; called in training only."""
+        return {}
+
+    def after_step(self) -> None:
+        """Called once after every optimiser step."""
+
+
+class LoadBalanceLoss(Balance):
+    """weight * E sum_i phi_i P_i (Switch, arXiv 2101.03961, equations 4 to 6).
+
+    Args:
+        weight: of the loss in this layer.
+        scope: "batch" counts over the tokens of one forward pass; "sequence" over each sequence
+            separately (the mean over sequences counts).
+
+    Raises:
+        MoEError: an unknown scope.
+    """
+
+    def __init__(
+        self, weight: float = 0.01, *, scope: Literal["batch", "sequence"] = "batch"
+    ) -> None:
+        super().__init__()
+        if scope not in ("batch", "sequence"):
+            raise MoEError(f"scope={scope!r}, expected 'batch' or 'sequence'")
+        self.weight, self.scope = weight, scope
+
+    def losses(self, routed: Routed) -> dict[str, Tensor]:
+        p, plan = routed.probabilities, routed.plan
+        if plan.n_sources == 0:
+            return {}
+        if self.scope == "batch":
+            return {"balance": self.weight * load_balance(p, plan)}
+        return {"balance": self.weight * _sequence_balance(p, plan, routed.candidates)}
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}, scope={self.scope}"
+
+
+class ZLoss(Balance):
+    """weight * mean (logsumexp_i z_ti)^2 (ST-MoE, arXiv 2202.08906, equation 5)."""
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def losses(self, routed: Routed) -> dict[str, Tensor]:
+        return {"z": self.weight * z_loss(routed.scored.logits)}
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}"
+
+
+class EntropyLoss(Balance):
+    """weight * mean entropy of the probabilities: a positive weight sharpens the router."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def losses(self, routed: Routed) -> dict[str, Tensor]:
+        return {"entropy": self.weight * entropy(routed.probabilities)}
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}"
+
+
+class LossFreeBias(Balance):
+    """b_i += rate * sign(mean load - load_i) after every optimiser step (arXiv 2408.15664, alg. 1).
+
+    The bias takes part in the choice and never in the gates. The load is summed over all training
+    passes since the last step, and over all processes of `torch.distributed`.
+
+    Args:
+        n_experts: E.
+        rate: u. 1e-3 suits affinities in [0, 1] (sigmoid); softmax affinities are about 1/E, and
+            so should the rate be 0.1/E or so.
+    """
+
+    bias_E: Tensor
+    load_E: Tensor
+
+    def __init__(self, n_experts: int, rate: float = 1e-3) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("bias_E", torch.zeros(n_experts))
+        self.register_buffer("load_E", torch.zeros(n_experts), persistent=False)
+
+    def bias(self, candidates: Candidates) -> Tensor:
+        return self.bias_E.float()
+
+    def losses(self, routed: Routed) -> dict[str, Tensor]:
+        if not recomputing():
+            self.load_E += routed.plan.load().to(self.load_E.dtype)
+        return {}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.load_E)
+        self.bias_E += self.rate * torch.sign(self.load_E.mean() - self.load_E)
+        self.load_E.zero_()
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class DualPrices(Balance):
+    """Minus the prices at which the top k of this very batch is balanced (arXiv 2502.15451).
+
+    In evaluation the prices are frozen at a running mean of those of training, or zero: solving
+    for the batch would make one user's routing depend on the other users in it.
+
+    Args:
+        n_experts: E.
+        k: choices per token.
+        rounds: T of dual coordinate descent.
+        warm_start: start from the prices of the last batch.
+        evaluation: "mean" or "zero".
+        momentum: of the running mean.
+    """
+
+    price_E: Tensor
+    mean_E: Tensor
+
+    def __init__(
+        self,
+        n_experts: int,
+        k: int,
+        *,
+        rounds: int = 4,
+        warm_start: bool = True,
+        evaluation: Literal["mean", "zero"] = "mean",
+        momentum: float = 0.99,
+    ) -> None:
+        super().__init__()
+        if evaluation not in ("mean", "zero"):
+            raise MoEError(f"evaluation={evaluation!r}, expected 'mean' or 'zero'")
+        self.k, self.rounds, self.warm_start = k, rounds, warm_start
+        self.evaluation, self.momentum = evaluation, momentum
+        self.register_buffer("price_E", torch.zeros(n_experts))
+        self.register_buffer("mean_E", torch.zeros(n_experts))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def bias(self, candidates: Candidates) -> Tensor:
+        if not self.training:
+            return -self.mean_E if self.evaluation == "mean" else torch.zeros_like(self.mean_E)
+        if candidates.affinity.shape[0] == 0:
+            return -self.price_E
+        start = self.price_E if self.warm_start else None
+        price = dual_prices(candidates.affinity, self.k, rounds=self.rounds, start=start)
+        if not recomputing():
+            self.price_E.copy_(price)
+            self.batches += 1
+            # Early on the plain mean, which is not drawn towards the zeros of the start.
+            share = torch.clamp(1.0 / self.batches, min=1.0 - self.momentum)
+            self.mean_E += share * (price - self.mean_E)
+        return -price
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, rounds={self.rounds}, warm_start={self.warm_start}"
+
+
+def _sequence_balance(p: Tensor, plan: Plan, candidates: Candidates) -> Tensor:
+    context = candidates.context
+    sequence = context.sequence(p.device)
+    shape = (context.batch, plan.n_targets)
+    cell = sequence[plan.source] * plan.n_targets + plan.target
+    pairs = torch.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).to(p.dtype)
+    tokens = torch.bincount(sequence, minlength=context.batch).to(p.dtype)
+    mean = p.new_zeros(shape).index_add(0, sequence, p) / tokens.clamp(min=1)[:, None]
+    phi = pairs / pairs.sum(dim=1, keepdim=True).clamp(min=1)
+    present = tokens > 0
+    each = plan.n_targets * (phi * mean).sum(dim=1)
+    return torch.where(present, each, 0.0).sum() / present.sum().clamp(min=1)

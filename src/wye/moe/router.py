@@ -1,0 +1,135 @@
+"""A router made of parts: scores, gate rule, selection, balance controllers, transforms.
+
+    z = scores(x)            logits [S, E], float32
+    a = gate.affinity(z)     affinities; each transform may change them
+    plan = selection(a, a + sum of biases)
+    g = gate.weigh(plan)     gates
+
+Every part is a value: `router.selection = TopP(0.4)` swaps one. Most published routers are a
+composition of such parts and differ in one of them.
+
+Shape letters: S tokens, E experts, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from wye.core import Plan, SelectionError
+from wye.moe.balance import Balance, Routed
+from wye.moe.base import Context, Contracts, Router, Routing
+from wye.moe.gates import Gate
+from wye.moe.scores import Scores
+from wye.moe.selection import Candidates, Selection
+
+
+class Transform(nn.Module):
+    """Changes affinities `[S, E]` between the gate's activation and the selection."""
+
+    def forward(self, affinity: Tensor, candidates: Candidates) -> Tensor:
+        """The changed affinities `[S, E]`."""
+        return affinity
+
+
+class ComposedRouter(Router):
+    """Scores, then a gate's affinities, then a selection, then the gate's weights.
+
+    Args:
+        width: D.
+        scores: source of logits for E experts.
+        gate: affinity and gate rule.
+        selection: who goes where.
+        balance: controllers, in the order in which their losses are listed.
+        transforms: applied to the affinities, in order.
+        contracts: what holds in evaluation mode.
+
+    Example:
+        >>> import torch
+        >>> from wye.moe.scores import LinearScores
+        >>> from wye.moe.selection import TopK
+        >>> router = ComposedRouter(
+        ...     4, LinearScores(4, 3), gate=Gate(normalise=True), selection=TopK(2)
+        ... )
+        >>> router(torch.ones(5, 4), Context(batch=1, length=5)).plan
+        Plan(10 pairs, 5 sources -> 3 targets)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        scores: Scores,
+        *,
+        gate: Gate,
+        selection: Selection,
+        balance: Iterable[Balance] = (),
+        transforms: Iterable[Transform] = (),
+        contracts: Contracts | None = None,
+    ) -> None:
+        super().__init__(width, scores.n_experts)
+        self.scores = scores
+        self.gate = gate
+        self.selection = selection
+        self.balance: list[Balance] = nn.ModuleList(balance)  # type: ignore[assignment]
+        self.transforms: list[Transform] = nn.ModuleList(transforms)  # type: ignore[assignment]
+        if contracts is not None:
+            self.contracts = contracts
+
+    def forward(self, x_SD: Tensor, context: Context) -> Routing:
+        self.check_width(x_SD)
+        with torch.autocast(x_SD.device.type, enabled=False):
+            return self._route(x_SD, context)
+
+    def _route(self, x_SD: Tensor, context: Context) -> Routing:
+        scored = self.scores(x_SD, context)
+        affinity = self.gate.affinity_of(scored.logits)
+        candidates = Candidates(affinity, scored.logits, x_SD, context)
+        for transform in self.transforms:
+            candidates = replace(candidates, affinity=transform(candidates.affinity, candidates))
+        for controller in self.balance:
+            bias = controller.bias(candidates)
+            if bias is not None:
+                total = bias if candidates.bias is None else candidates.bias + bias
+                candidates = replace(candidates, bias=total)
+        chosen = self.select(candidates)
+        plan = chosen
+        if not self.selection.weighs:
+            plan = self.gate.weigh(chosen, k=self.selection.fan_out)
+        probabilities = self.probabilities(candidates.affinity)
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            routed = Routed(scored, candidates, probabilities, chosen)
+            for controller in self.balance:
+                losses.update(controller.losses(routed))
+        return Routing(plan, scored.logits, candidates.affinity, losses, scored.state)
+
+    def select(self, candidates: Candidates) -> Plan:
+        """The selection's plan, with an error that names the router's side of the problem."""
+        try:
+            plan: Plan = self.selection(candidates)
+        except SelectionError as error:
+            if not bool(torch.isfinite(candidates.logits).all()):
+                raise SelectionError(
+                    f"the router's logits hold NaN or infinite values: {error}. Look at the hidden "
+                    "states that enter the layer and at its weights"
+                ) from error
+            raise
+        return plan
+
+    def probabilities(self, affinity: Tensor) -> Tensor:
+        """`[S, E]` affinities as the losses read them: rows that sum to 1."""
+        if self.gate.affinity == "softmax" and not len(self.transforms):
+            return affinity
+        if self.gate.affinity == "identity":
+            return torch.softmax(affinity, dim=-1)
+        return affinity / (affinity.sum(dim=-1, keepdim=True) + 1e-20)
+
+    def weigh(self, plan: Plan, routing: Routing) -> Plan:
+        return self.gate.weigh(plan, routing.probabilities)
+
+    def after_step(self) -> None:
+        for controller in self.balance:
+            controller.after_step()
