@@ -12,8 +12,9 @@ Shape letters: S tokens, E experts, N routed pairs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -130,28 +131,42 @@ class LossFreeBias(Balance):
     """
 
     bias_E: Tensor
-    load_E: Tensor
 
     def __init__(self, n_experts: int, rate: float = 1e-3) -> None:
         super().__init__()
         self.rate = rate
         self.register_buffer("bias_E", torch.zeros(n_experts))
-        self.register_buffer("load_E", torch.zeros(n_experts), persistent=False)
+        # No buffer: DistributedDataParallel would overwrite it with that of the first process.
+        self._load_E: Tensor | None = None
+
+    @property
+    def load(self) -> Tensor:
+        """Pairs per expert of the training passes since the last step, int64 `[E]`."""
+        if self._load_E is None:
+            return torch.zeros_like(self.bias_E, dtype=torch.int64)
+        return self._load_E.to(self.bias_E.device)
 
     def bias(self, candidates: Candidates) -> Tensor:
-        return self.bias_E.float()
+        return self.bias_E
 
     def losses(self, routed: Routed) -> dict[str, Tensor]:
         if not recomputing():
-            self.load_E += routed.plan.load().to(self.load_E.dtype)
+            self._load_E = self.load + routed.plan.load()
         return {}
 
     @torch.no_grad()
     def after_step(self) -> None:
+        load = self.load
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.load_E)
-        self.bias_E += self.rate * torch.sign(self.load_E.mean() - self.load_E)
-        self.load_E.zero_()
+            torch.distributed.all_reduce(load)
+        load = load.to(torch.float64)
+        self.bias_E += self.rate * torch.sign(load.mean() - load).to(self.bias_E.dtype)
+        self._load_E = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LossFreeBias:
+        return keep_float32(
+            self, ("bias_E",), lambda: super(LossFreeBias, self)._apply(fn, recurse)
+        )
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -193,6 +208,7 @@ class DualPrices(Balance):
         self.register_buffer("price_E", torch.zeros(n_experts))
         self.register_buffer("mean_E", torch.zeros(n_experts))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self._started_E: Tensor | None = None
 
     @torch.no_grad()
     def bias(self, candidates: Candidates) -> Tensor:
@@ -201,8 +217,12 @@ class DualPrices(Balance):
         if candidates.affinity.shape[0] == 0:
             return -self.price_E
         start = self.price_E if self.warm_start else None
+        if recomputing() and self._started_E is not None:
+            # The same start as in the pass that is repeated, or the choice would differ.
+            start = self._started_E
         price = dual_prices(candidates.affinity, self.k, rounds=self.rounds, start=start)
         if not recomputing():
+            self._started_E = None if start is None else start.clone()
             self.price_E.copy_(price)
             self.batches += 1
             # Early on the plain mean, which is not drawn towards the zeros of the start.
@@ -210,8 +230,34 @@ class DualPrices(Balance):
             self.mean_E += share * (price - self.mean_E)
         return -price
 
+    def _apply(self, fn: Any, recurse: bool = True) -> DualPrices:
+        apply = super()._apply
+        return keep_float32(self, ("price_E", "mean_E"), lambda: apply(fn, recurse))
+
     def extra_repr(self) -> str:
         return f"k={self.k}, rounds={self.rounds}, warm_start={self.warm_start}"
+
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def keep_float32(module: _M, names: tuple[str, ...], apply: Callable[[], nn.Module]) -> _M:
+    """Run `apply`, which moves or casts `module`, and give the buffers `names` float32 back.
+
+    `model.bfloat16()` would otherwise round away every small step of a bias or price.
+
+    Args:
+        module: owner of the buffers.
+        names: of float32 buffers.
+        apply: the module's own `_apply`.
+    """
+    before = {name: getattr(module, name) for name in names}
+    apply()
+    for name, value in before.items():
+        moved = getattr(module, name)
+        if moved.dtype != torch.float32:
+            setattr(module, name, value.to(device=moved.device, dtype=torch.float32))
+    return module
 
 
 def _sequence_balance(p: Tensor, plan: Plan, candidates: Candidates) -> Tensor:

@@ -207,6 +207,10 @@ class RoutedModule(nn.Module):
         self._last: Routing | None = None
         self._last_context: Context | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles take the layer along, not what passed through it.
+        return self.__dict__ | {"_interceptors": [], "_last": None, "_last_context": None}
+
     @property
     def last(self) -> Routing:
         """The routing of the last forward pass, without gradient.
@@ -249,7 +253,7 @@ class RoutedModule(nn.Module):
     def run(self, x_SD: Tensor, context: Context) -> tuple[Tensor, Routing]:
         """Route and execute S tokens that hold no padding: output `[S, D]` and the routing."""
         routing = self.route(x_SD, context)
-        y_SD = self.execute(x_SD, routing, context)
+        y_SD = self.execute(x_SD, routing, context).to(x_SD.dtype)
         if self.carries_losses and self.training and routing.losses:
             y_SD = carry(y_SD, torch.stack(list(routing.losses.values())).sum())
         return y_SD, routing
@@ -296,14 +300,24 @@ class RoutedModule(nn.Module):
         if mask is None:
             y_SD, routing = self.run(flat, context)
             return y_SD.reshape(x.shape), routing
-        if mask.numel() != flat.shape[0]:
-            raise MoEError(
-                f"mask has shape {tuple(mask.shape)}, expected one entry for each of the "
-                f"{flat.shape[0]} tokens of an input of shape {tuple(x.shape)}"
-            )
-        place = mask.reshape(-1).to(torch.bool).nonzero(as_tuple=True)[0]
+        place = _unpadded(mask, x).nonzero(as_tuple=True)[0]
         y_SD, routing = self.run(flat[place], context.without_padding(place))
         return torch.zeros_like(flat).index_copy(0, place, y_SD).reshape(x.shape), routing
+
+
+def _unpadded(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask of hidden states `[..., D]` as booleans `[S]`."""
+    if tuple(mask.shape) not in (tuple(x.shape[:-1]), (x[..., 0].numel(),)):
+        raise MoEError(
+            f"mask has shape {tuple(mask.shape)}, expected {tuple(x.shape[:-1])} for hidden states "
+            f"of shape {tuple(x.shape)}: one entry a token, False or 0 at padding"
+        )
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise MoEError(
+            "mask holds other values than 0 and 1: pass True (or 1) at tokens and False (or 0) at "
+            "padding; a mask that is added to attention scores means the opposite"
+        )
+    return mask.reshape(-1).to(torch.bool)
 
 
 def make_context(

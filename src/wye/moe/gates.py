@@ -65,7 +65,9 @@ class Gate:
         if self.affinity == "sigmoid":
             return torch.sigmoid(z)
         if self.affinity == "sqrt_softplus":
-            return torch.sqrt(F.softplus(z))
+            # The slope of the root at 0 is infinite, and a closed expert (-inf) stands there.
+            tiny = torch.finfo(z.dtype).tiny
+            return torch.sqrt(F.softplus(z).clamp(min=tiny))
         return torch.relu(z) if self.affinity == "relu" else z
 
     def weigh(self, plan: Plan, affinity: Tensor | None = None, *, k: int | None = None) -> Plan:

@@ -90,7 +90,8 @@ def aux_loss(model: nn.Module) -> Tensor:
 
     Layers that carry their losses on the activation (the default) contribute a value without
     gradient, so that adding the sum to the main loss never counts them twice. Build them with
-    `carries_losses=False` to add the losses by hand.
+    `carries_losses=False` to add the losses by hand; under reentrant activation checkpointing that
+    cannot work, since its forward pass builds no graph: use `use_reentrant=False`, or carry.
 
     Args:
         model: any module that contains routed layers.

@@ -9,17 +9,22 @@ Shape letters: S tokens, E experts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wye.core import Plan, PlanTrace
+from wye.core import Plan, PlanError, PlanTrace, SelectionError
 from wye.moe.base import Context, Interceptor, MoEError, RoutedModule, Routing, routed_layers
 from wye.moe.losses import recomputing
+
+_PLACES = "wye.moe trace: layers in order"
 
 Choice = Callable[[Routing, Tensor, Context], Plan]
 """(routing, x_SD, context) -> the pairs to use instead; the router weighs them by its own rule."""
@@ -55,8 +60,9 @@ def record(model: nn.Module) -> Iterator[PlanTrace]:
 def replay(model: nn.Module, trace: PlanTrace) -> Iterator[None]:
     """Run the pairs of `trace`, weighted by the gates of the moment.
 
-    The i-th forward pass inside takes the i-th plan of every layer; recomputation under activation
-    checkpointing takes the plan of the pass that it repeats.
+    The i-th forward pass inside takes the i-th plan of every layer. Recomputation under activation
+    checkpointing takes the plan of the last pass: run the backward pass of each forward pass before
+    the next, inside the context.
 
     Raises:
         MoEError: a layer of the model is not in the trace, or the trace ends before the passes do,
@@ -117,25 +123,21 @@ def override(model: nn.Module, choice: Choice | Mapping[str, Choice]) -> Iterato
 
 
 def save_trace(trace: PlanTrace, path: str | Path) -> Path:
-    """Write a trace to a `.safetensors` file: 32-bit indices, gates in half precision.
+    """Write a trace to a `.safetensors` file: narrow indices, gates in half precision.
 
-    The file appears whole or not at all.
+    A pair takes 4 to 7 bytes: the least integers that hold S and E, and a gate to 3 digits. The
+    file appears whole or not at all.
 
     Raises:
         MoEError: another suffix.
     """
-    import numpy as np
     from safetensors.numpy import save_file
 
     path = _suffixed(path)
-    flat = {}
-    for name, value in trace.arrays().items():
-        kind = name.rsplit("/", 1)[1]
-        dtype = {"weight": np.float16, "size": np.int64}.get(kind, np.int32)
-        flat[name] = np.ascontiguousarray(value.astype(dtype))
+    flat = {name: _narrow(name, value) for name, value in trace.arrays().items()}
     temporary = path.with_name(path.name + ".part")
     try:
-        save_file(flat, temporary)
+        save_file(flat, temporary, metadata={_PLACES: json.dumps(list(trace))})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -148,21 +150,41 @@ def load_trace(path: str | Path) -> PlanTrace:
     Raises:
         MoEError: no such file, or it holds no trace.
     """
-    import numpy as np
-    from safetensors.numpy import load_file
-
-    from wye.core import SelectionError
+    from safetensors import SafetensorError, safe_open
 
     path = _suffixed(path)
     try:
-        flat = load_file(path)
-    except Exception as error:
+        with safe_open(path, framework="numpy") as file:
+            places = json.loads((file.metadata() or {}).get(_PLACES, "null"))
+            flat = {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise MoEError(f"{path} cannot be read as a trace: {error}") from error
-    wide = {n: v.astype(np.float32 if v.dtype == np.float16 else np.int64) for n, v in flat.items()}
+    if places is None:
+        raise MoEError(
+            f"{path} is no trace: it holds {sorted(flat)[:4]}... and no list of layers; traces are "
+            "written by wye.moe.save_trace"
+        )
+    # The file sorts its arrays by name; the model's order of layers is another.
+    order = {place: i for i, place in enumerate(places)}
+    ordered = sorted(flat, key=lambda name: order.get(name.split("/")[0], len(order)))
     try:
-        return PlanTrace.from_arrays(wide)
-    except SelectionError as error:
+        return PlanTrace.from_arrays({name: flat[name] for name in ordered})
+    except (SelectionError, PlanError) as error:
         raise MoEError(f"{path} is no trace: {error}") from error
+
+
+def _narrow(name: str, value: NDArray[np.generic]) -> NDArray[np.generic]:
+    kind = name.rsplit("/", 1)[1]
+    if kind == "size":
+        return value
+    if kind != "weight":
+        return value.astype(np.min_scalar_type(int(value.max(initial=0))))
+    half = value.astype(np.float16)
+    return half if bool(np.isfinite(half).all()) else value.astype(np.float32)
+
+
+def _widened(value: NDArray[np.generic]) -> NDArray[np.generic]:
+    return value.astype(np.float32 if value.dtype.kind == "f" else np.int64)
 
 
 def _suffixed(path: str | Path) -> Path:

@@ -19,12 +19,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wye.core import Plan, SelectionError
+from wye.core import Plan, SelectionError, weigh
 from wye.moe.balance import Balance, Routed
 from wye.moe.base import Context, Contracts, Router, Routing
 from wye.moe.gates import Gate
 from wye.moe.scores import Scores
-from wye.moe.selection import Candidates, Selection
+from wye.moe.selection import Candidates, Capped, Selection
 
 
 class Transform(nn.Module):
@@ -94,24 +94,31 @@ class ComposedRouter(Router):
             if bias is not None:
                 total = bias if candidates.bias is None else candidates.bias + bias
                 candidates = replace(candidates, bias=total)
-        chosen = self.select(candidates)
+        cap = self.selection if isinstance(self.selection, Capped) else None
+        rule = self.selection if cap is None else cap.inner
+        chosen = self.select(candidates, rule)
         plan = chosen
-        if not self.selection.weighs:
-            plan = self.gate.weigh(chosen, k=self.selection.fan_out)
+        if not rule.weighs:
+            plan = self.gate.weigh(chosen, k=rule.fan_out)
+        if cap is not None:
+            plan = cap.limit(plan, chosen, context)
         probabilities = self.probabilities(candidates.affinity)
         losses: dict[str, Tensor] = {}
         if self.training:
             routed = Routed(scored, candidates, probabilities, chosen)
             for controller in self.balance:
-                losses.update(controller.losses(routed))
+                for name, loss in controller.losses(routed).items():
+                    # Two controllers of a kind (a loss per batch and one per sequence) add up.
+                    losses[name] = losses[name] + loss if name in losses else loss
         return Routing(plan, scored.logits, candidates.affinity, losses, scored.state)
 
-    def select(self, candidates: Candidates) -> Plan:
-        """The selection's plan, with an error that names the router's side of the problem."""
+    def select(self, candidates: Candidates, rule: Selection) -> Plan:
+        """The plan of `rule`, with an error that names the router's side of the problem."""
         try:
-            plan: Plan = self.selection(candidates)
+            plan: Plan = rule(candidates)
         except SelectionError as error:
-            if not bool(torch.isfinite(candidates.logits).all()):
+            logits = candidates.logits
+            if bool((logits.isnan() | (logits == torch.inf)).any()):
                 raise SelectionError(
                     f"the router's logits hold NaN or infinite values: {error}. Look at the hidden "
                     "states that enter the layer and at its weights"
@@ -128,8 +135,34 @@ class ComposedRouter(Router):
         return affinity / (affinity.sum(dim=-1, keepdim=True) + 1e-20)
 
     def weigh(self, plan: Plan, routing: Routing) -> Plan:
-        return self.gate.weigh(plan, routing.probabilities)
+        affinity = routing.probabilities
+        if not (self.gate.normalise and isinstance(self.selection, Capped)):
+            return self.gate.weigh(plan, affinity)
+        # Dropped pairs are gone from the plan and still count in the sum that the gates are
+        # divided by; they are the best of the others.
+        whole = _filled(plan, affinity, self.selection.k)
+        gates = self.gate.weigh(whole, affinity).dense()
+        return weigh(plan, gates)
 
     def after_step(self) -> None:
         for controller in self.balance:
             controller.after_step()
+
+
+def _filled(plan: Plan, affinity: Tensor, k: int) -> Plan:
+    """`plan` with the best other experts of every token that has fewer than `k`."""
+    taken = torch.zeros_like(affinity, dtype=torch.bool)
+    taken.view(-1)[plan.cells()] = True
+    rest = affinity.detach().masked_fill(taken, -torch.inf)
+    order = rest.argsort(dim=1, descending=True, stable=True)[:, :k]
+    missing = (k - plan.fan_out()).clamp(min=0)
+    wanted = torch.arange(order.shape[1], device=order.device) < missing[:, None]
+    source, rank = wanted.nonzero(as_tuple=True)
+    target = order[source, rank]
+    return Plan(
+        torch.cat([plan.source, source]),
+        torch.cat([plan.target, target]),
+        torch.cat([plan.weight, affinity[source, target]]),
+        plan.n_sources,
+        plan.n_targets,
+    )

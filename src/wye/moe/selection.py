@@ -113,6 +113,8 @@ class Capped(Selection):
 
     Capacity C = max(minimum, ceil(factor * S k / E)) in every group of S tokens. Pairs without a
     place leave the plan: their token keeps what the rest of its plan and the residual give it.
+    In a router the gates are normalised over the choice, and the balance losses count it, before
+    pairs leave (GShard, Switch).
 
     Args:
         inner: selection of fixed fan-out.
@@ -159,18 +161,28 @@ class Capped(Selection):
 
     def forward(self, candidates: Candidates) -> Plan:
         plan: Plan = self.inner(candidates)
+        return self.limit(plan, plan, candidates.context)
+
+    def limit(self, plan: Plan, chosen: Plan, context: Context) -> Plan:
+        """The pairs of `plan` that find a place.
+
+        Args:
+            plan: with its gates; normalise before, since a dropped pair gives the others nothing.
+            chosen: the same pairs with the affinities that decide who stays.
+            context: of the tokens.
+        """
         factor = self.factor if self.training else self.eval_factor
         if factor is None or plan.n_sources == 0:
             return plan
-        return self._capped(plan, factor, candidates.context)
+        return self._capped(plan, chosen.weight.detach(), factor, context)
 
     def capacity(self, n_tokens: int, n_experts: int, factor: float) -> int:
         """C of a group of `n_tokens`."""
         return max(self.minimum, math.ceil(factor * n_tokens * self.k / n_experts - 1e-9))
 
-    def _capped(self, plan: Plan, factor: float, context: Context) -> Plan:
+    def _capped(self, plan: Plan, score: Tensor, factor: float, context: Context) -> Plan:
         rank = torch.arange(len(plan), device=plan.source.device) % self.k
-        priority = plan.weight.detach() if self.priority == "score" else -rank.to(torch.float32)
+        priority = score if self.priority == "score" else -rank.to(torch.float32)
         if self.group == "batch":
             limit = self.capacity(plan.n_sources, plan.n_targets, factor)
             return capped(plan, limit, priority=priority)
