@@ -18,6 +18,7 @@ from wye.moe.base import MoEError, Router
 from wye.moe.build import Shape
 
 SYSTEMS: dict[str, str] = {
+    "promoe": "promoe",
     "top_k": "top_k",
 }
 """Name -> module of `wye.moe`."""
