@@ -25,6 +25,7 @@ from wye.core import (
     row_entropy,
     squared_variation,
     starved_share,
+    symmetric_divergence,
     top_k,
     z_loss,
 )
@@ -223,3 +224,39 @@ def test_a_trace_refuses_what_it_never_saw() -> None:
         PlanTrace.from_arrays({"weights": np.ones(1)})
     with pytest.raises(SelectionError, match="lacks"):
         PlanTrace.from_arrays({"a/0/source": np.zeros(1, dtype=np.int64)})
+
+
+def test_symmetric_divergence_is_the_mean_of_both_directions(to_array: Any) -> None:
+    rng = np.random.default_rng(11)
+    a, b = rng.normal(size=(20, 6)) * 3, rng.normal(size=(20, 6)) * 3
+    p, q = softmax(a), softmax(b)
+    forth, back = (p * np.log(p / q)).sum(axis=1), (q * np.log(q / p)).sum(axis=1)
+    both = float(symmetric_divergence(to_array(a), to_array(b)))
+    assert both == pytest.approx(float(((forth + back) / 2).mean()), abs=1e-6)
+    assert float(symmetric_divergence(to_array(b), to_array(a))) == pytest.approx(both, abs=1e-12)
+    kept = rng.random(20) < 0.5
+    some = symmetric_divergence(to_array(a), to_array(b), counted=to_array(kept))
+    assert float(some) == pytest.approx(float(((forth + back) / 2)[kept].mean()), abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-3, 1.0, 30.0, 1e3]),
+    shift=st.floats(-50, 50),
+)
+def test_symmetric_divergence_is_never_negative_and_zero_for_equal_rows(
+    seed: int, scale: float, shift: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(4, 5)) * scale, rng.normal(size=(4, 5)) * scale
+    assert float(symmetric_divergence(a, b)) >= 0
+    assert float(symmetric_divergence(a, a + shift)) == pytest.approx(0, abs=1e-9)
+
+
+def test_symmetric_divergence_survives_what_underflows_and_what_is_closed(to_array: Any) -> None:
+    a = np.array([[0.0, -800.0, -np.inf], [0.0, 0.0, -np.inf]])
+    b = np.array([[0.0, -790.0, -np.inf], [0.0, 0.0, -np.inf]])
+    assert float(symmetric_divergence(to_array(a), to_array(b))) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(SelectionError, match="expected one"):
+        symmetric_divergence(to_array(a), to_array(b[:1]))

@@ -24,6 +24,7 @@ from wye.core.objectives import (
     load_balance,
     row_entropy,
     squared_variation,
+    symmetric_divergence,
     z_loss,
 )
 from wye.core.plan import Groups, Plan, PlanError
@@ -40,6 +41,7 @@ from wye.core.selection.top_k import top_k
 from wye.core.selection.top_p import top_p
 from wye.core.selection.uniform import uniform
 from wye.core.selection.within_budget import BudgetSolution, solve_budget, within_budget
+from wye.core.smoothing import entropy_bounds, row_stochastic, smoothed
 from wye.core.traces import PlanTrace
 from wye.core.weights import shared, softmaxed, weigh
 
@@ -63,6 +65,7 @@ __all__ = [
     "dual_bound",
     "dual_prices",
     "entropy",
+    "entropy_bounds",
     "expert_choice",
     "gumbel_noise",
     "gumbel_softmax",
@@ -80,15 +83,18 @@ __all__ = [
     "places",
     "retained_score",
     "row_entropy",
+    "row_stochastic",
     "sample",
     "shared",
     "sinkhorn",
+    "smoothed",
     "softmaxed",
     "solve_budget",
     "solve_makespan",
     "squared_variation",
     "starved_share",
     "straight_through",
+    "symmetric_divergence",
     "threshold",
     "top_k",
     "top_p",
