@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from wye.moe.experts import Experts as Experts
     from wye.moe.experts import FeedForward as FeedForward
     from wye.moe.gates import Gate as Gate
+    from wye.moe.language_model import LanguageModel as LanguageModel
+    from wye.moe.language_model import load_language_model as load_language_model
     from wye.moe.layer import MoELayer as MoELayer
     from wye.moe.losses import aux_loss as aux_loss
     from wye.moe.losses import carry as carry
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from wye.moe.selection import Capped as Capped
     from wye.moe.selection import TopK as TopK
     from wye.moe.selection import TopP as TopP
+    from wye.moe.training import evaluate as evaluate
+    from wye.moe.training import train as train
 
 _HOME = {
     "Balance": "balance",
@@ -61,6 +65,7 @@ _HOME = {
     "Experts": "experts",
     "FeedForward": "experts",
     "Gate": "gates",
+    "LanguageModel": "language_model",
     "LinearScores": "scores",
     "LoadBalanceLoss": "balance",
     "LossFreeBias": "balance",
@@ -77,7 +82,9 @@ _HOME = {
     "aux_loss": "losses",
     "build_layers": "registry",
     "carry": "losses",
+    "evaluate": "training",
     "get_router": "registry",
+    "load_language_model": "language_model",
     "load_trace": "recording",
     "loss_scale": "losses",
     "override": "recording",
@@ -89,6 +96,7 @@ _HOME = {
     "save_trace": "recording",
     "system_names": "registry",
     "track": "base",
+    "train": "training",
 }
 
 __all__ = sorted(_HOME)
