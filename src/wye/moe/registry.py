@@ -18,6 +18,9 @@ from wye.moe.base import MoEError, Router
 from wye.moe.build import Shape
 
 SYSTEMS: dict[str, str] = {
+    "blockffn": "blockffn",
+    "dynamic-moe": "dynamic_moe",
+    "dynamoe": "dynamoe",
     "promoe": "promoe",
     "top_k": "top_k",
 }
