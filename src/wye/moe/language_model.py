@@ -304,7 +304,9 @@ class Attention(nn.Module):
             explicit: compute and return the weights.
         """
         B, L, D = x.shape
-        q, k, v = self.input(x).view(B, L, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.input(x).view(B, L, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
+        )
         q, k = _turned(q, turns), _turned(k, turns)
         weights = None
         if explicit:

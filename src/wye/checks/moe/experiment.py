@@ -1,9 +1,7 @@
 """Arms x seeds: each arm trains the same language model on the same text, but for its layers.
 
-An arm names a system and its options, or a function that builds the layers. Every (arm, seed) is
-one trial on one thread: the models are tiny, so that more threads would only wait for each other.
-Trials run side by side in as many processes as PyTorch would use threads, two at most; the figures
-are the same however many there are.
+An arm names a system and its options, or a function that builds the layers. `run_trials` is for
+checks that train something else than a language model.
 
 Example of a check's use:
 
@@ -14,25 +12,22 @@ Example of a check's use:
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from wye.checks.base import CheckError
+from wye.checks.moe.trials import run_trials
 from wye.moe.build import Shape
 from wye.moe.language_model import LanguageModel
 from wye.moe.training import (
     Evaluation,
     Objective,
     Schedule,
-    Step,
     TrainingLog,
     evaluate,
     next_token_loss,
@@ -45,9 +40,6 @@ if TYPE_CHECKING:
 
 SHAPE = Shape(n_layers=3, width=64, hidden=48, n_experts=8, k=2)
 """The foundations' check: 3 layers, D 64, 8 experts of width 48, top 2."""
-
-_PROCESSES = 2
-_SAID_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -76,21 +68,24 @@ Measure = Callable[[LanguageModel, TrainingLog, bytes | Tensor, int], Mapping[st
 """(trained model in evaluation mode, its log, held-out text, seed) -> figures by name."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What an arm may change of the run; None keeps the run's own.
+@dataclass(frozen=True)
+class Arm:
+    """One way to build the layers. Functions must be importable: top level of a module.
 
     Attributes:
-        shape: sizes of the layers.
-        steps: optimiser steps.
-        rate: learning rate.
-        schedule: "constant" or "cosine".
-        micro_batches: per optimiser step.
-        objective: importable function, as in `wye.moe.training.train`.
-        vocabulary: V of the model.
-        causal: whether attention sees the past alone.
+        system: a name of `wye.moe.system_names()`; or a function `(shape, **options) ->
+            list[nn.Module]` where no system has that name.
+        options: of the system or function.
+        measure: figures besides the usual ones.
+        prepare: called with (model, seed) before training, to freeze or copy weights.
+        shape, steps, rate, schedule, micro_batches, objective, vocabulary, causal: as in
+            `run_arms`, for this arm alone; None keeps what all arms have.
     """
 
+    system: str | Callable[..., list[nn.Module]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    measure: Measure | None = None
+    prepare: Callable[[LanguageModel, int], None] | None = None
     shape: Shape | None = None
     steps: int | None = None
     rate: float | None = None
@@ -101,35 +96,27 @@ class Setting:
     causal: bool | None = None
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One way to build the layers. Functions must be importable: top level of a module.
-
-    Attributes:
-        system: a name of `wye.moe.system_names()`; or a function `(shape, **options) ->
-            list[nn.Module]` where no system has that name.
-        options: of the system or function.
-        setting: what this arm changes of the run.
-        measure: figures besides the usual ones.
-        prepare: called with the model before training, to freeze or copy weights.
-    """
-
-    system: str | Callable[..., list[nn.Module]]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    setting: Setting = field(default_factory=Setting)
-    measure: Measure | None = None
-    prepare: Callable[[LanguageModel, int], None] | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all arms have in common: as the arguments of `run_arms`."""
+    """What all arms have in common: the arguments of `run_arms`."""
 
-    setting: Setting
+    shape: Shape
+    steps: int
     batch: int
     length: int
+    rate: float
+    schedule: Schedule
+    micro_batches: int
+    objective: Objective
+    vocabulary: int
+    causal: bool
     n_heads: int
     eval_batches: int
+
+    def of(self, arm: Arm) -> Run:
+        """The same with what `arm` changes."""
+        given = {item.name: getattr(arm, item.name, None) for item in fields(self)}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -207,7 +194,7 @@ def run_arms(
     """Train and measure every arm with every seed.
 
     Args:
-        arms: by name; their settings override the arguments below.
+        arms: by name; what one sets itself goes before the arguments below.
         context: its `progress` is told how far it is.
         text: trained on one part, measured on the other.
         seeds: those of the context when not given.
@@ -216,92 +203,76 @@ def run_arms(
             `wye.moe.training.train`.
         vocabulary, causal, n_heads: of the model.
         eval_batches: held-out batches.
-        processes: side by side; by default as many as PyTorch has threads, 2 at most. In scripts
-            guard the main module, since the processes are spawned.
+        processes: as in `run_trials`.
 
     Raises:
         CheckError: no arms or seeds.
         MoEError: what an arm's system, model or training raises.
     """
     seeds = tuple(context.seeds if seeds is None else seeds)
-    if not arms or not seeds:
-        raise CheckError(f"arms={list(arms)} and seeds={list(seeds)}, expected at least one each")
-    setting = Setting(
+    run = Run(
         shape=shape,
         steps=steps,
+        batch=batch,
+        length=length,
         rate=rate,
         schedule=schedule,
         micro_batches=micro_batches,
         objective=objective,
         vocabulary=vocabulary,
         causal=causal,
+        n_heads=n_heads,
+        eval_batches=eval_batches,
     )
-    run = Run(setting, batch, length, n_heads, eval_batches)
-    # Seed by seed, so that the arms of one seed meet the same load of the machine.
-    jobs = [(name, seed) for seed in seeds for name in arms]
-    if processes is None:
-        processes = min(_PROCESSES, torch.get_num_threads())
-    processes = min(processes, len(jobs))
-    work = _here if processes <= 1 else _side_by_side
-    done = {(t.arm, t.seed): t for t in work(jobs, arms, run, text, context, processes)}
-    return Results({(name, seed): done[name, seed] for name in arms for seed in seeds}, seeds)
+    trial = partial(run_trial, dict(arms), run, text)
+    done = run_trials(trial, list(arms), seeds, context, processes=processes)
+    return Results(done, seeds)
 
 
-def run_trial(
-    name: str,
-    arm: Arm,
-    seed: int,
-    run: Run,
-    text: Corpus,
-    progress: Callable[[Step], None] | bool = False,
-) -> Trial:
-    """Train and measure one arm with one seed, in this process and on one thread."""
-    changed = {k: v for k, v in vars(arm.setting).items() if v is not None}
-    setting = replace(run.setting, **changed)
-    shape, objective = setting.shape or SHAPE, setting.objective or next_token_loss
-    with _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _model(arm, shape, setting, run)
-        if arm.prepare is not None:
-            arm.prepare(model, seed)
-        log = train(
-            model,
-            text.train,
-            steps=setting.steps or 1,
-            batch=run.batch,
-            length=run.length,
-            rate=setting.rate or 0.0,
-            schedule=setting.schedule or "constant",
-            micro_batches=setting.micro_batches or 1,
-            seed=seed,
-            objective=objective,
-            progress=progress,
-        )
-        model.eval()
-        evaluation = evaluate(
-            model,
-            text.held_out,
-            batches=run.eval_batches,
-            batch=run.batch,
-            length=run.length,
-            objective=objective,
-        )
-        figures = _figures(log, evaluation)
-        if arm.measure is not None:
-            figures.update(arm.measure(model, log, text.held_out, seed))
+def run_trial(arms: Mapping[str, Arm], run: Run, text: Corpus, name: str, seed: int) -> Trial:
+    """Train and measure one arm with one seed; weights come from the global generator."""
+    arm = arms[name]
+    run = run.of(arm)
+    model = _model(arm, run)
+    if arm.prepare is not None:
+        arm.prepare(model, seed)
+    log = train(
+        model,
+        text.train,
+        steps=run.steps,
+        batch=run.batch,
+        length=run.length,
+        rate=run.rate,
+        schedule=run.schedule,
+        micro_batches=run.micro_batches,
+        seed=seed,
+        objective=run.objective,
+    )
+    model.eval()
+    evaluation = evaluate(
+        model,
+        text.held_out,
+        batches=run.eval_batches,
+        batch=run.batch,
+        length=run.length,
+        objective=run.objective,
+    )
+    figures = _figures(log, evaluation)
+    if arm.measure is not None:
+        figures.update(arm.measure(model, log, text.held_out, seed))
     return Trial(name, seed, log, evaluation, figures)
 
 
-def _model(arm: Arm, shape: Shape, setting: Setting, run: Run) -> LanguageModel:
+def _model(arm: Arm, run: Run) -> LanguageModel:
     sizes: dict[str, Any] = {
         "length": run.length,
-        "vocabulary": setting.vocabulary,
+        "vocabulary": run.vocabulary,
         "n_heads": run.n_heads,
-        "causal": setting.causal,
+        "causal": run.causal,
     }
     if isinstance(arm.system, str):
-        return LanguageModel.build(arm.system, shape, options=arm.options, **sizes)
-    return LanguageModel(arm.system(shape, **arm.options), width=shape.width, **sizes)
+        return LanguageModel.build(arm.system, run.shape, options=arm.options, **sizes)
+    return LanguageModel(arm.system(run.shape, **arm.options), width=run.shape.width, **sizes)
 
 
 def _figures(log: TrainingLog, evaluation: Evaluation) -> dict[str, float]:
@@ -316,72 +287,3 @@ def _figures(log: TrainingLog, evaluation: Evaluation) -> dict[str, float]:
         figures["fan_out"] = float(np.mean(list(evaluation.fan_out.values())))
         figures["drop_share"] = float(log.drop_share.mean())
     return figures
-
-
-def _here(
-    jobs: Sequence[tuple[str, int]],
-    arms: Mapping[str, Arm],
-    run: Run,
-    text: Corpus,
-    context: CheckContext,
-    processes: int,
-) -> Iterator[Trial]:
-    for number, (name, seed) in enumerate(jobs, start=1):
-
-        def told(step: Step, name: str = name, seed: int = seed, number: int = number) -> None:
-            if step.number % _SAID_EVERY == 1:
-                context.progress(
-                    f"{number}/{len(jobs)} {name}, seed {seed}: step {step.number}/{step.steps}, "
-                    f"loss {step.loss:.3f}, MaxVio {step.max_violation:.2f}"
-                )
-
-        yield run_trial(name, arms[name], seed, run, text, told)
-
-
-_shared: dict[str, Any] = {}
-
-
-def _receive(arms: Mapping[str, Arm], run: Run, text: Corpus) -> None:
-    """What every job of a worker needs is sent to it once."""
-    torch.set_num_threads(1)
-    _shared.update(arms=arms, run=run, text=text)
-
-
-def _work(name: str, seed: int) -> Trial:
-    return run_trial(name, _shared["arms"][name], seed, _shared["run"], _shared["text"])
-
-
-def _side_by_side(
-    jobs: Sequence[tuple[str, int]],
-    arms: Mapping[str, Arm],
-    run: Run,
-    text: Corpus,
-    context: CheckContext,
-    processes: int,
-) -> Iterator[Trial]:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=spawn, initializer=_receive, initargs=(dict(arms), run, text)
-    ) as pool:
-        context.progress(f"0/{len(jobs)} done, in {processes} processes")
-        pending = [pool.submit(_work, name, seed) for name, seed in jobs]
-        try:
-            for number, future in enumerate(as_completed(pending), start=1):
-                trial = future.result()
-                context.progress(
-                    f"{number}/{len(jobs)} done, last {trial.arm}, seed {trial.seed}: "
-                    f"loss {trial.figures['loss']:.3f}"
-                )
-                yield trial
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
