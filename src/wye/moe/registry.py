@@ -21,8 +21,11 @@ SYSTEMS: dict[str, str] = {
     "blockffn": "blockffn",
     "dynamic-moe": "dynamic_moe",
     "dynamoe": "dynamoe",
+    "layerwise-recurrent-router": "layerwise_recurrent_router",
     "promoe": "promoe",
+    "expert-choice-dlm": "expert_choice_dlm",
     "top_k": "top_k",
+    "union-of-experts": "union_of_experts",
 }
 """Name -> module of `wye.moe`."""
 
