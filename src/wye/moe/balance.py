@@ -164,9 +164,7 @@ class LossFreeBias(Balance):
         self._load_E = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> LossFreeBias:
-        return keep_float32(
-            self, ("bias_E",), lambda: super(LossFreeBias, self)._apply(fn, recurse)
-        )
+        return keep_float32(self, ("bias_E",), lambda: apply(fn, recurse))
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -189,6 +187,7 @@ class DualPrices(Balance):
 
     price_E: Tensor
     mean_E: Tensor
+    batches: Tensor
 
     def __init__(
         self,
@@ -226,12 +225,12 @@ class DualPrices(Balance):
             self.price_E.copy_(price)
             self.batches += 1
             # Early on the plain mean, which is not drawn towards the zeros of the start.
-            share = torch.clamp(1.0 / self.batches, min=1.0 - self.momentum)
+            share = (1.0 / self.batches).clamp(min=1.0 - self.momentum)
             self.mean_E += share * (price - self.mean_E)
         return -price
 
     def _apply(self, fn: Any, recurse: bool = True) -> DualPrices:
-        apply = super()._apply
+        apply: Callable[..., nn.Module] = super()._apply
         return keep_float32(self, ("price_E", "mean_E"), lambda: apply(fn, recurse))
 
     def extra_repr(self) -> str:
