@@ -164,6 +164,7 @@ class LossFreeBias(Balance):
         self._load_E = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> LossFreeBias:
+        apply: Callable[..., nn.Module] = super()._apply
         return keep_float32(self, ("bias_E",), lambda: apply(fn, recurse))
 
     def extra_repr(self) -> str:
