@@ -206,6 +206,27 @@ def _blocks(up: Tensor, n: int, gated: bool) -> Tensor:
     return cut.transpose(0, 1).reshape(n, up.shape[0] // n, columns)
 
 
+def activation_name(act: Callable[[Tensor], Tensor]) -> str | None:
+    """The name of an activation among those that experts know, recognised by its values.
+
+    Example:
+        >>> activation_name(torch.nn.SiLU())
+        'silu'
+    """
+    z = torch.linspace(-8.0, 8.0, 257, dtype=torch.float64)
+    with torch.no_grad():
+        try:
+            values = act(z)
+        except (TypeError, RuntimeError, ValueError):
+            return None  # no function of one tensor, whatever else it is
+    if not isinstance(values, Tensor) or values.shape != z.shape:
+        return None
+    for name, known in ACTIVATIONS.items():
+        if torch.allclose(values.to(z), known.apply(z), atol=1e-5, rtol=1e-5):
+            return name
+    return None
+
+
 _Linear = tuple[Tensor, Tensor | None]
 
 
@@ -271,20 +292,8 @@ def _joined(parts: list[Tensor], swap: bool) -> Tensor:
 
 
 def _activation(module: nn.Module) -> str | None:
-    """The name of the one activation in `module`, recognised by its values."""
-    found: set[str] = set()
-    z = torch.linspace(-8.0, 8.0, 257, dtype=torch.float64)
-    for act in _functions(module):
-        with torch.no_grad():
-            try:
-                values = act(z)
-            except (TypeError, RuntimeError, ValueError):
-                continue
-        if not isinstance(values, Tensor) or values.shape != z.shape:
-            continue
-        for name, known in ACTIVATIONS.items():
-            if torch.allclose(values.to(z), known.apply(z), atol=1e-5, rtol=1e-5):
-                found.add(name)
+    """The name of the one activation in `module`."""
+    found = {activation_name(act) for act in _functions(module)} - {None}
     return found.pop() if len(found) == 1 else None
 
 

@@ -22,8 +22,9 @@ SYSTEMS: dict[str, str] = {
     "dynamic-moe": "dynamic_moe",
     "dynamoe": "dynamoe",
     "layerwise-recurrent-router": "layerwise_recurrent_router",
-    "promoe": "promoe",
     "expert-choice-dlm": "expert_choice_dlm",
+    "promoe": "promoe",
+    "rexmoe": "rexmoe",
     "top_k": "top_k",
     "union-of-experts": "union_of_experts",
 }
@@ -84,6 +85,12 @@ def build_layers(name: str, shape: Shape, **options: Any) -> list[nn.Module]:
 def parameters_of(name: str) -> tuple[str, ...]:
     """Names of the options of `build_layers(name, ...)`."""
     return tuple(_keywords(_module(name).build))
+
+
+def router_parameters(name: str) -> tuple[str, ...] | None:
+    """Names of the parameters of `get_router(name, ...)`; None where that system is no router."""
+    factory = getattr(_module(name), "router", None)
+    return None if factory is None else tuple(_keywords(factory))
 
 
 def _module(name: str) -> Any:
