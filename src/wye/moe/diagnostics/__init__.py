@@ -1,0 +1,1 @@
+"""What routing looks like: load, sparsity, specialisation, and how it changes."""
