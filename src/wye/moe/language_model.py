@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from wye.moe.base import Context, MoEError, RoutedModule, make_context
 from wye.moe.build import Shape
 from wye.moe.registry import build_layers
+from wye.moe.rotary import rotary_turns, turned
 
 _FORMAT = 1
 _SETTINGS, _WEIGHTS = "language_model.json", "language_model.safetensors"
@@ -88,7 +89,7 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.blocks = nn.ModuleList(Block(f, width, n_heads, causal) for f in feed_forwards)
         self.norm = nn.RMSNorm(width)
-        turns = _turns(length, width // n_heads)
+        turns = rotary_turns(torch.arange(length), width // n_heads)
         self.register_buffer("turns", turns, persistent=False)
         self.turns: Tensor
         self._recipe: dict[str, Any] | None = None
@@ -223,6 +224,7 @@ def load_language_model(
     Raises:
         MoEError: no saved model there, weights of other shapes, or `feed_forwards` is missing.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_model
 
     directory = Path(directory)
@@ -247,7 +249,7 @@ def load_language_model(
         )
     try:
         load_model(model, str(directory / _WEIGHTS))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise MoEError(f"the weights in {directory} do not fit the model: {error}") from error
     return model.eval()
 
@@ -277,7 +279,8 @@ class Block(nn.Module):
         x = x + y
         h = self.norm(x)
         if not isinstance(self.feed_forward, RoutedModule):
-            return x + self.feed_forward(h), state
+            told = {"mask": mask} if getattr(self.feed_forward, "takes_mask", False) else {}
+            return x + self.feed_forward(h, **told), state
         here = _with(context, state, attention)
         z, routing = self.feed_forward.run_masked(h, here, mask)
         return x + z, state if routing.state is None else routing.state
@@ -307,7 +310,7 @@ class Attention(nn.Module):
         q, k, v = (
             self.input(x).view(B, L, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
         )
-        q, k = _turned(q, turns), _turned(k, turns)
+        q, k = turned(q, turns), turned(k, turns)
         weights = None
         if explicit:
             weights = self._weights(q, k, seen)
@@ -334,23 +337,7 @@ def needs_attention(feed_forward: nn.Module) -> bool:
 def _with(context: Context, state: Tensor | None, attention: Tensor | None) -> Context:
     if state is None and attention is None:
         return context
-    from dataclasses import replace
-
     return replace(context, state=state, attention=attention)
-
-
-def _turns(length: int, head: int) -> Tensor:
-    """Cosines and sines of every position and pair, `[L, head / 2, 2]`."""
-    rates = 10_000.0 ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
-    return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
-
-
-def _turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Queries or keys `[B, H, L, head]`, each pair (i, i + head / 2) turned by its position."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = turns.to(x.dtype).unbind(-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def _lower(length: int, device: torch.device) -> Tensor:

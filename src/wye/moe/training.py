@@ -195,7 +195,7 @@ def train(
             for step in range(steps):
                 started = time.perf_counter()
                 for group in optimiser.param_groups:
-                    group["lr"] = rate * _share_of_rate(step, steps, schedule)
+                    group["lr"] = rate * share_of_rate(step, steps, schedule)
                 for _ in range(micro_batches):
                     window = windows(ids, batch, length, generator).to(device)
                     _learn(model, window, objective, generator, micro_batches, book, step)
@@ -246,7 +246,7 @@ def evaluate(
     model.eval()
     try:
         with _seeded(seed, device) as generator:
-            for some in starts.split(batch):
+            for some in torch.split(starts, batch):
                 window = _cut(ids, some, length).to(device)
                 total += float(objective(model, window, generator)) * some.shape[0]
                 for name, layer in layers.items():
@@ -332,10 +332,11 @@ def _learn(
     if any(not layer.carries_losses for layer in book.layers.values()):
         loss = loss + aux_loss(model)
     with loss_scale(share):
-        (loss * share if micro_batches > 1 else loss).backward()
+        torch.autograd.backward(loss * share if micro_batches > 1 else loss)
 
 
-def _share_of_rate(step: int, steps: int, schedule: Schedule) -> float:
+def share_of_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """What part of the learning rate step `step` (from 0) of `steps` uses, in (0, 1]."""
     warm = max(1, min(20, steps // 10))
     if step < warm:
         return (step + 1) / warm
