@@ -74,6 +74,12 @@ def test_the_threshold_is_saved_and_loaded() -> None:
     assert fresh.value.item() == 4.0
 
 
+def test_the_threshold_stays_float32_in_a_model_of_half_precision() -> None:
+    running = RunningQuantile(0.5).bfloat16()
+    running.observe(torch.tensor([[1.001]], dtype=torch.bfloat16))
+    assert running.observe(torch.tensor([[1.0]])).dtype == torch.float32
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(MoEError, match=r"level=1\.5"):
         RunningQuantile(1.5)

@@ -126,8 +126,10 @@ def _joint(module: nn.Module) -> HeadWeights:
         )
     width = output.in_features // int(n_heads)
     q, k, v = joint.weight.view(3, -1, width, joint.in_features)
-    biases = (None, None, None) if joint.bias is None else joint.bias.view(3, -1, width).unbind()
-    return HeadWeights(q, k, v, _columns(output, width), *biases, output.bias, width**-0.5)
+    bias = [None] * 3 if joint.bias is None else [*joint.bias.view(3, -1, width)]
+    return HeadWeights(
+        q, k, v, _columns(output, width), bias[0], bias[1], bias[2], output.bias, width**-0.5
+    )
 
 
 def _rows(linear: nn.Linear, width: int) -> Tensor:

@@ -9,10 +9,13 @@ Shape letters: S observations, E columns with a quantile each.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wye.moe.balance import keep_float32
 from wye.moe.base import MoEError
 from wye.moe.losses import recomputing
 
@@ -110,6 +113,10 @@ class RunningQuantile(nn.Module):
             self.mean_E += share * (seen - self.mean_E)
         self._used = known
         return known
+
+    def _apply(self, fn: Any, recurse: bool = True) -> RunningQuantile:
+        apply: Callable[..., nn.Module] = super()._apply
+        return keep_float32(self, ("mean_E",), lambda: apply(fn, recurse))
 
     def extra_repr(self) -> str:
         return f"level={self.level}, momentum={self.momentum}"
