@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wye.bench.files import write_whole
 from wye.bench.view import PlotError
 
 if TYPE_CHECKING:
@@ -30,20 +29,7 @@ def save(report: Report, path: str | Path) -> Path:
         raise PlotError(f"{target}: cannot draw {target.suffix!r}, expected one of {SUFFIXES}")
     if not target.parent.is_dir():
         raise PlotError(f"{target}: the folder {target.parent} does not exist; make it first")
-    content = render(report, target.suffix.lower().removeprefix("."))
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        # mkstemp makes a private file; a plot is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+    return write_whole(target, render(report, target.suffix.lower().removeprefix(".")))
 
 
 def render(report: Report, form: str) -> bytes:
