@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wye.attachment import attach as attach
+    from wye.attachment import detach as detach
+    from wye.attachment import load_routers as load_routers
+    from wye.attachment import save_routers as save_routers
     from wye.core import Plan as Plan
     from wye.data import RoutingData as RoutingData
     from wye.moe import aux_loss as aux_loss
@@ -18,12 +22,37 @@ if TYPE_CHECKING:
 _HOME = {
     "Plan": "wye.core",
     "RoutingData": "wye.data",
+    "attach": "wye.attachment",
     "aux_loss": "wye.moe",
+    "detach": "wye.attachment",
     "load": "wye.query",
+    "load_routers": "wye.attachment",
+    "save_routers": "wye.attachment",
 }
-_ROOMS = ("bench", "checks", "core", "data", "embed", "gateway", "moe", "query", "testing")
+_ROOMS = (
+    "attachment",
+    "bench",
+    "checks",
+    "core",
+    "data",
+    "embed",
+    "gateway",
+    "moe",
+    "query",
+    "testing",
+)
 
-__all__ = ["Plan", "RoutingData", "__version__", "aux_loss", "load"]
+__all__ = [
+    "Plan",
+    "RoutingData",
+    "__version__",
+    "attach",
+    "aux_loss",
+    "detach",
+    "load",
+    "load_routers",
+    "save_routers",
+]
 
 
 def __getattr__(name: str) -> Any:
