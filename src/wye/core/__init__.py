@@ -27,6 +27,13 @@ from wye.core.objectives import (
     symmetric_divergence,
     z_loss,
 )
+from wye.core.online_prices import (
+    effective_count,
+    fold,
+    histogram_prices,
+    left_values,
+    window_prices,
+)
 from wye.core.plan import Groups, Plan, PlanError
 from wye.core.policy_gradient import leave_one_out_advantage, leave_one_out_loss
 from wye.core.selection.assignment import assignment
@@ -35,7 +42,7 @@ from wye.core.selection.expert_choice import expert_choice
 from wye.core.selection.hashed import balanced_table, hashed
 from wye.core.selection.makespan import MakespanSolution, makespan, solve_makespan
 from wye.core.selection.sample import log_probability, sample
-from wye.core.selection.sinkhorn import sinkhorn, transport
+from wye.core.selection.sinkhorn import Potentials, sinkhorn, transport, transport_potentials
 from wye.core.selection.threshold import threshold
 from wye.core.selection.top_k import top_k
 from wye.core.selection.top_p import top_p
@@ -53,6 +60,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanTrace",
+    "Potentials",
     "SelectionError",
     "agreement",
     "assignment",
@@ -64,14 +72,18 @@ __all__ = [
     "drift",
     "dual_bound",
     "dual_prices",
+    "effective_count",
     "entropy",
     "entropy_bounds",
     "expert_choice",
+    "fold",
     "gumbel_noise",
     "gumbel_softmax",
     "hashed",
+    "histogram_prices",
     "leave_one_out_advantage",
     "leave_one_out_loss",
+    "left_values",
     "load_balance",
     "load_entropy",
     "load_variation",
@@ -99,8 +111,10 @@ __all__ = [
     "top_k",
     "top_p",
     "transport",
+    "transport_potentials",
     "uniform",
     "weigh",
+    "window_prices",
     "within_budget",
     "z_loss",
 ]

@@ -12,15 +12,17 @@ Shape letters: S tokens, E experts, N routed pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wye.core import Plan, dual_prices, entropy, load_balance, z_loss
-from wye.moe.base import MoEError
+from wye.moe.base import Context, MoEError
 from wye.moe.losses import recomputing
 from wye.moe.scores import Scored
 from wye.moe.selection import Candidates
@@ -184,6 +186,13 @@ class DualPrices(Balance):
         warm_start: start from the prices of the last batch.
         evaluation: "mean" or "zero".
         momentum: of the running mean.
+        shares: `[E]` how the load is divided, scaled to sum to 1; equally by default.
+        tie_break: in training, times a fixed number in [0, 1) of each token's place and expert,
+            added to the affinities for the choice: it parts tokens with identical scores, which no
+            price can. 1e-6 is enough.
+
+    Raises:
+        MoEError: an unknown `evaluation`, shares that are no E numbers >= 0, a negative tie_break.
     """
 
     price_E: Tensor
@@ -199,10 +208,15 @@ class DualPrices(Balance):
         warm_start: bool = True,
         evaluation: Literal["mean", "zero"] = "mean",
         momentum: float = 0.99,
+        shares: Sequence[float] | None = None,
+        tie_break: float = 0.0,
     ) -> None:
         super().__init__()
         if evaluation not in ("mean", "zero"):
             raise MoEError(f"evaluation={evaluation!r}, expected 'mean' or 'zero'")
+        if not tie_break >= 0:
+            raise MoEError(f"tie_break={tie_break}, expected a number >= 0")
+        self.shares, self.tie_break = checked_shares(shares, n_experts), tie_break
         self.k, self.rounds, self.warm_start = k, rounds, warm_start
         self.evaluation, self.momentum = evaluation, momentum
         self.register_buffer("price_E", torch.zeros(n_experts))
@@ -220,7 +234,17 @@ class DualPrices(Balance):
         if recomputing() and self._started_E is not None:
             # The same start as in the pass that is repeated, or the choice would differ.
             start = self._started_E
-        price = dual_prices(candidates.affinity, self.k, rounds=self.rounds, start=start)
+        affinity, jitter = candidates.affinity, None
+        if self.tie_break > 0:
+            jitter = self.tie_break * fixed_jitter(affinity, candidates.context)
+            affinity = affinity + jitter
+        price: Tensor = dual_prices(
+            affinity,
+            self.k,
+            quota=quota_of(self.shares, self.k * affinity.shape[0], affinity.shape[0]),
+            rounds=self.rounds,
+            start=start,
+        )
         if not recomputing():
             self._started_E = None if start is None else start.clone()
             self.price_E.copy_(price)
@@ -228,7 +252,7 @@ class DualPrices(Balance):
             # Early on the plain mean, which is not drawn towards the zeros of the start.
             share = (1.0 / self.batches).clamp(min=1.0 - self.momentum)
             self.mean_E += share * (price - self.mean_E)
-        return -price
+        return -price if jitter is None else jitter - price
 
     def _apply(self, fn: Any, recurse: bool = True) -> DualPrices:
         apply: Callable[..., nn.Module] = super()._apply
@@ -236,6 +260,62 @@ class DualPrices(Balance):
 
     def extra_repr(self) -> str:
         return f"k={self.k}, rounds={self.rounds}, warm_start={self.warm_start}"
+
+
+def checked_shares(shares: Sequence[float] | None, n_experts: int) -> tuple[float, ...] | None:
+    """Shares of the load that sum to 1; None stays None.
+
+    Raises:
+        MoEError: another number than E, one that is negative or not finite, or only zeros.
+    """
+    if shares is None:
+        return None
+    given = tuple(float(s) for s in shares)
+    total = sum(given)
+    if len(given) != n_experts or min(given) < 0 or not 0 < total < float("inf"):
+        raise MoEError(f"shares={list(shares)}, expected {n_experts} numbers >= 0, not all 0")
+    return tuple(s / total for s in given)
+
+
+def quota_of(
+    shares: tuple[float, ...] | None, n_pairs: int, n_tokens: int
+) -> NDArray[np.int64] | None:
+    """Most tokens per expert `[E]` for `n_pairs` pairs divided by `shares`; None for equal ones.
+
+    An expert takes a token once at most: what its share exceeds that by goes to the others.
+
+    Raises:
+        MoEError: experts with a share that have too few places for all pairs.
+    """
+    if shares is None:
+        return None
+    share = np.asarray(shares)
+    quota = np.zeros(len(shares))
+    free = share > 0
+    while n_pairs > quota.sum() and free.any():
+        quota[free] += (n_pairs - quota.sum()) * share[free] / share[free].sum()
+        quota = np.minimum(quota, n_tokens)
+        free &= quota < n_tokens
+    places = np.minimum(np.ceil(quota - 1e-9), n_tokens).astype(np.int64)
+    if places.sum() < n_pairs:
+        raise MoEError(
+            f"shares={list(shares)} leave {int((share > 0).sum())} experts, too few for the "
+            "experts per token: give more of them a share"
+        )
+    return places
+
+
+def fixed_jitter(like_SE: Tensor, context: Context) -> Tensor:
+    """`[S, E]` numbers in [0, 1), scattered, fixed by the token's place in the grid and expert."""
+    n_tokens, n_experts = like_SE.shape
+    place = context.place
+    if place is None:
+        place = torch.arange(n_tokens, device=like_SE.device)
+    expert = torch.arange(n_experts, device=like_SE.device)
+    # A multiplicative hash (Knuth, vol. 3, section 6.4) of both numbers, mixed once more.
+    key = (place[:, None] * 2_654_435_761 + expert * 40_503 + 12_345) & 0xFFFFFFFF
+    key = ((key ^ (key >> 15)) * 2_246_822_519) & 0xFFFFFFFF
+    return (key ^ (key >> 13)).to(like_SE.dtype) / float(1 << 32)
 
 
 _M = TypeVar("_M", bound=nn.Module)

@@ -50,6 +50,9 @@ class Scores(nn.Module, ABC):
     def forward(self, x_SD: Tensor, context: Context) -> Scored:
         """Score S tokens `[S, D]`."""
 
+    def after_step(self) -> None:
+        """Called once after every optimiser step."""
+
 
 class LinearScores(Scores):
     """z = x W_r^T, with jitter of the input as in Switch (arXiv 2101.03961, section 2.2).

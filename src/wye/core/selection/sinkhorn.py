@@ -10,6 +10,7 @@ Shape letters: S sources, T targets.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from wye.core import arrays
 from wye.core.arrays import Array, SelectionError, namespace
@@ -46,6 +47,55 @@ def transport(
     Raises:
         SelectionError: epsilon or rounds not positive, a quota of the wrong shape.
     """
+    found = transport_potentials(
+        scores, epsilon=epsilon, quota=quota, rounds=rounds, tolerance=tolerance, allowed=allowed
+    )
+    return found.mass(masked(scores, allowed))
+
+
+class Potentials(NamedTuple):
+    """What scales exp(scores / epsilon) to the wanted marginals, and how well it does.
+
+    Attributes:
+        row: `[S, 1]`, logarithms.
+        column: `[1, T]`, logarithms.
+        epsilon: weight of the entropy.
+        rounds: row and column updates made.
+        residual: Euclidean norm of the column sums less their quota, over the norm of the quota;
+            NaN where no tolerance asked for it.
+    """
+
+    row: Array
+    column: Array
+    epsilon: float
+    rounds: int
+    residual: float
+
+    def mass(self, scores: Array) -> Array:
+        """The transport plan `[S, T]`; gradients flow through `scores`."""
+        xp = namespace(scores)
+        return xp.exp(scores / self.epsilon + self.row + self.column)
+
+
+def transport_potentials(
+    scores: Array,
+    *,
+    epsilon: float = 0.05,
+    quota: Array | None = None,
+    rounds: int = 100,
+    tolerance: float | None = 1e-4,
+    allowed: Array | None = None,
+    unroll: bool = False,
+) -> Potentials:
+    """The potentials behind `transport`, with the number of rounds and the residual.
+
+    Args:
+        scores, epsilon, quota, rounds, tolerance, allowed: as in `transport`.
+        unroll: let gradients flow through the iterations, where the array has them.
+
+    Raises:
+        SelectionError: as `transport`.
+    """
     n_sources, n_targets = check_scores(scores)
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise SelectionError(f"epsilon={epsilon}, expected a finite number > 0")
@@ -53,22 +103,27 @@ def transport(
         raise SelectionError(f"rounds={rounds}, expected at least 1")
     xp = namespace(scores)
     open_scores = masked(scores, allowed)
+    plain = open_scores if unroll else arrays.detach(open_scores)
+    kernel = plain / epsilon
+    row = xp.zeros_like(kernel[:, :1])
     if n_sources == 0:
-        return open_scores
-    kernel = arrays.detach(open_scores) / epsilon
+        return Potentials(row, xp.sum(kernel, axis=0, keepdims=True), epsilon, 0, 0.0)
     log_quota = _log_quota(quota, kernel, n_sources, n_targets)
     wanted = xp.exp(log_quota)
-    row = xp.zeros_like(kernel[:, :1])
+    size = max(float(xp.sum(wanted**2)) ** 0.5, 1e-30) if tolerance is not None else 1.0
     column = xp.zeros_like(kernel[:1, :])
+    done, residual = 0, float("nan")
     for _ in range(rounds):
         column = log_quota - _finite(arrays.log_sum_exp(kernel + row, axis=0))
         row = -_finite(arrays.log_sum_exp(kernel + column, axis=1))
+        done += 1
         if tolerance is not None:
-            mass = xp.sum(xp.exp(kernel + row + column), axis=0, keepdims=True)
-            miss = float(xp.sum((mass - wanted) ** 2)) ** 0.5
-            if miss <= tolerance * max(float(xp.sum(wanted**2)) ** 0.5, 1e-30):
+            mass = arrays.detach(xp.exp(kernel + row + column))
+            miss = xp.sum(mass, axis=0, keepdims=True) - wanted
+            residual = float(xp.sum(miss**2)) ** 0.5 / size
+            if residual <= tolerance:
                 break
-    return xp.exp(open_scores / epsilon + row + column)
+    return Potentials(row, column, epsilon, done, residual)
 
 
 def sinkhorn(
