@@ -1,4 +1,4 @@
-"""The command line: up, serve, init, fetch, train, eval, route, data, systems, check.
+"""The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold; 2 bad input, with a message that says
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at, convert and split outcome data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="Compare systems on the same data and seeds.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 # A pipe has no width of its own; tables of figures need more than the 80 columns Rich assumes.
 screen = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
@@ -370,6 +372,37 @@ def check(
     else:
         screen.print(summary)
     raise typer.Exit(summary.exit_code)
+
+
+@bench_app.command("moe")
+def bench_experts(
+    steps: Annotated[int, typer.Option(help="Training steps of every run.")] = 100,
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")] = 1,
+    systems: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; all when not given.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to train on; else Python source.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for moe.png and moe.html.")
+    ] = Path("bench"),
+    as_json: AsJson = False,
+) -> None:
+    """Train every router of the expert scale and draw loss, balance, fan-out and time."""
+    from wye.bench.moe import bench_moe, read_text
+    from wye.bench.moe_page import save
+
+    named = None if systems is None else [s.strip() for s in systems.split(",") if s.strip()]
+    own = None if text is None else read_text(text)
+    with messages.status("getting ready") as status:
+        result = bench_moe(named, text=own, steps=steps, seeds=range(seeds), progress=status.update)
+    for path in save(result, out):
+        messages.print(f"wrote {path}")
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        screen.print(result)
 
 
 def _read(data: str, exclude: list[str] | None) -> RoutingData:
