@@ -29,6 +29,8 @@ def refusal(x_SD: Tensor, weights: ExpertWeights) -> str | None:
         return "this PyTorch has no grouped_mm: 2.10 or later is needed"
     if x_SD.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"it takes float32, bfloat16 and float16, not {x_SD.dtype}"
+    if torch.compiler.is_compiling() and x_SD.dtype is not torch.bfloat16:
+        return f"under torch.compile it takes bfloat16, not {x_SD.dtype}"
     for name, size in (("width", weights.up.shape[2]), ("hidden width", weights.hidden)):
         if size * x_SD.dtype.itemsize % _ALIGNMENT:
             return f"rows must be a multiple of {_ALIGNMENT} bytes, and the {name} is {size}"
