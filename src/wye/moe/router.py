@@ -145,6 +145,7 @@ class ComposedRouter(Router):
         return weigh(plan, gates)
 
     def after_step(self) -> None:
+        self.scores.after_step()
         for controller in self.balance:
             controller.after_step()
 
