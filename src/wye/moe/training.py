@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,7 +27,10 @@ from torch.nn import functional as F
 
 from wye.core import max_violation
 from wye.moe.base import MoEError, RoutedModule, after_step, routed_layers
+from wye.moe.global_balance import GlobalBatch, needs_counting
 from wye.moe.losses import aux_loss, loss_scale
+from wye.moe.text_windows import WindowReader, cut_windows, ids_of
+from wye.moe.text_windows import windows as windows
 
 Floats = NDArray[np.float64]
 Objective = Callable[[nn.Module, Tensor, Generator], Tensor]
@@ -145,7 +148,7 @@ def next_token_loss(model: nn.Module, ids: Tensor, generator: Generator) -> Tens
 
 def train(
     model: nn.Module,
-    text: bytes | Tensor,
+    text: bytes | Tensor | Sequence[bytes | Tensor],
     *,
     steps: int,
     batch: int = 16,
@@ -162,7 +165,8 @@ def train(
 
     Args:
         model: maps ids `[B, L]` to logits `[B, L, V]`; `wye.moe.LanguageModel`, for instance.
-        text: bytes, or integer ids `[n]` with more than `length` of them.
+        text: bytes, or integer ids `[n]` with more than `length` of them; or several such texts, of
+            which every micro-batch reads one, all in turn and in an order drawn anew each round.
         steps: optimiser steps.
         batch: B, windows per micro-batch.
         length: L, predicted tokens per window.
@@ -183,7 +187,7 @@ def train(
     if schedule not in ("constant", "cosine"):
         raise MoEError(f"schedule={schedule!r}, expected 'constant' or 'cosine'")
     device = _device(model)
-    ids = _ids(text, length)
+    read = WindowReader(text, batch, length)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=_fusable(model)
     )
@@ -196,8 +200,9 @@ def train(
                 started = time.perf_counter()
                 for group in optimiser.param_groups:
                     group["lr"] = rate * share_of_rate(step, steps, schedule)
-                for _ in range(micro_batches):
-                    window = windows(ids, batch, length, generator).to(device)
+                drawn = [read.windows(generator).to(device) for _ in range(micro_batches)]
+                _count(model, drawn, objective, generator)
+                for window in drawn:
                     _learn(model, window, objective, generator, micro_batches, book, step)
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimiser.step()
@@ -235,7 +240,7 @@ def evaluate(
     if batches < 1 or batch < 1:
         raise MoEError(f"batches={batches} and batch={batch}, expected at least 1")
     device = _device(model)
-    ids = _ids(text, length)
+    ids = ids_of(text, length)
     count = min(batches * batch, ids.shape[0] // (length + 1))
     starts = torch.linspace(0, ids.shape[0] - length - 1, count, dtype=torch.float64).long()
     layers = routed_layers(model)
@@ -247,7 +252,7 @@ def evaluate(
     try:
         with _seeded(seed, device) as generator:
             for some in torch.split(starts, batch):
-                window = _cut(ids, some, length).to(device)
+                window = cut_windows(ids, some, length).to(device)
                 total += float(objective(model, window, generator)) * some.shape[0]
                 for name, layer in layers.items():
                     plan = _routing(layer).plan
@@ -258,10 +263,18 @@ def evaluate(
     return Evaluation(total / count, loads, tokens)
 
 
-def windows(ids: Tensor, batch: int, length: int, generator: Generator) -> Tensor:
-    """`[B, L + 1]` ids from random places of `ids` `[n]`, int64."""
-    starts = torch.randint(0, ids.shape[0] - length, (batch,), generator=generator)
-    return _cut(ids, starts, length)
+def _count(
+    model: nn.Module, drawn: list[Tensor], objective: Objective, generator: Generator
+) -> None:
+    """Show the windows of a step beforehand to layers that balance over all of them."""
+    if not needs_counting(model):
+        return
+    # The same draws as in the passes that follow.
+    twin = Generator().manual_seed(0)
+    twin.set_state(generator.get_state())
+    step = GlobalBatch(model)
+    for window in drawn:
+        step.count(model, window, twin, run=objective)
 
 
 class _Book:
@@ -344,21 +357,6 @@ def share_of_rate(step: int, steps: int, schedule: Schedule) -> float:
         return 1.0
     done = (step - warm) / max(1, steps - warm)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
-
-
-def _ids(text: bytes | Tensor, length: int) -> Tensor:
-    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8) if isinstance(text, bytes) else text
-    if ids.ndim != 1 or ids.is_floating_point():
-        raise MoEError(f"text has shape {tuple(ids.shape)} and is {ids.dtype}, expected ids [n]")
-    if length < 1 or ids.shape[0] <= length:
-        raise MoEError(
-            f"text of {ids.shape[0]} tokens with length={length}: give more text than one window"
-        )
-    return ids.cpu()
-
-
-def _cut(ids: Tensor, starts: Tensor, length: int) -> Tensor:
-    return ids[starts[:, None] + torch.arange(length + 1)].long()
 
 
 def _routing(layer: RoutedModule) -> Any:

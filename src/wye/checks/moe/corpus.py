@@ -44,6 +44,45 @@ class Corpus:
     held_out: bytes
 
 
+@dataclass(frozen=True)
+class Domains:
+    """Several kinds of text, each of the same size.
+
+    Attributes:
+        names: of the kinds.
+        train: what is trained on, kind by kind: every micro-batch is of one of them.
+        held_out: what is measured on, one kind after the other.
+    """
+
+    names: tuple[str, ...]
+    train: tuple[bytes, ...]
+    held_out: bytes
+
+    def parts(self) -> tuple[bytes, ...]:
+        """The held-out text kind by kind."""
+        size = len(self.held_out) // len(self.names)
+        return tuple(self.held_out[i * size : (i + 1) * size] for i in range(len(self.names)))
+
+
+def domains(names: Iterable[str], size: int, *, held_out: int = 100_000) -> Domains:
+    """Several kinds of text.
+
+    Args:
+        names: as in `corpus`.
+        size: bytes for training, of each.
+        held_out: bytes held out, of each.
+
+    Raises:
+        CheckError: as `corpus`.
+    """
+    kinds = [corpus(name, size, held_out=held_out) for name in names]
+    return Domains(
+        tuple(kind.name for kind in kinds),
+        tuple(kind.train for kind in kinds),
+        b"".join(kind.held_out for kind in kinds),
+    )
+
+
 def python_source(size: int, *, part: Part = "train") -> bytes:
     """`size` bytes of the source of Python's standard library.
 
@@ -145,15 +184,9 @@ def _python_files() -> Iterator[Path]:
 
 
 def _header_files() -> Iterator[Path]:
-    roots = [
-        *(
-            root / inner
-            for name in ("torch", "numpy")
-            for root in _package(name)
-            for inner in (("include",) if name == "torch" else ("_core/include",))
-        ),
-        Path("/usr/include"),
-    ]
+    shipped = (("torch", "include"), ("numpy", "_core/include"))
+    roots = [root / inside for name, inside in shipped for root in _package(name)]
+    roots.append(Path("/usr/include"))
     return _sorted(
         (root, (p for p in root.rglob("*") if p.suffix in _HEADERS and p.is_file()))
         for root in roots
@@ -169,8 +202,11 @@ def _english_files() -> Iterator[Path]:
         for p in folder.rglob("*")
         if p.is_file() and (p.name == "METADATA" or p.name.upper().startswith(("LICEN", "COPYING")))
     ]
-    libraries = ((root, root.rglob("*.py")) for name in _DOCUMENTED for root in _package(name))
-    return _sorted([(site, described), *libraries])
+    roots: dict[Path, list[Path]] = {site: described}
+    for name in _DOCUMENTED:
+        for package in _package(name):
+            roots.setdefault(package.parent, []).extend(package.rglob("*.py"))
+    return _sorted(roots.items())
 
 
 def _german_files() -> Iterator[Path]:

@@ -36,7 +36,7 @@ from wye.moe.training import (
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.checks.moe.corpus import Corpus
+    from wye.checks.moe.corpus import Corpus, Domains
 
 SHAPE = Shape(n_layers=3, width=64, hidden=48, n_experts=8, k=2)
 """The foundations' check: 3 layers, D 64, 8 experts of width 48, top 2."""
@@ -175,7 +175,7 @@ def run_arms(
     arms: Mapping[str, Arm],
     context: CheckContext,
     *,
-    text: Corpus,
+    text: Corpus | Domains,
     seeds: Sequence[int] | None = None,
     shape: Shape = SHAPE,
     steps: int = 300,
@@ -229,7 +229,9 @@ def run_arms(
     return Results(done, seeds)
 
 
-def run_trial(arms: Mapping[str, Arm], run: Run, text: Corpus, name: str, seed: int) -> Trial:
+def run_trial(
+    arms: Mapping[str, Arm], run: Run, text: Corpus | Domains, name: str, seed: int
+) -> Trial:
     """Train and measure one arm with one seed; weights come from the global generator."""
     arm = arms[name]
     run = run.of(arm)
