@@ -11,8 +11,10 @@ import gzip
 import re
 import textwrap
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _ADDRESS = re.compile(r"<?\S+@\S+\.\w+>?|https?://\S+")
 _ESCAPES = (
@@ -58,8 +60,7 @@ def docstrings(path: Path) -> str:
             tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return ""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    found = (ast.get_docstring(node) for node in _documented(tree))
     return "\n\n".join(text for text in (_lines(doc or "") for doc in found) if text)
 
 
@@ -75,6 +76,14 @@ def without_roff(path: Path) -> str:
             spoken.append(_spoken(line))
     text = _ADDRESS.sub("", "\n".join(line for line in spoken if line is not None))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _documented(node: ast.Module | _Definition) -> Iterator[ast.Module | _Definition]:
+    """A module, and the classes and functions defined at its top or inside of those."""
+    yield node
+    for child in node.body:
+        if isinstance(child, _Definition):
+            yield from _documented(child)
 
 
 def _spoken(line: str) -> str | None:
