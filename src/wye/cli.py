@@ -345,6 +345,43 @@ def systems(
 
 
 @app.command()
+def inspect(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT_OR_LOG",
+            help="A trace, a training log, or the directory of a language model or of routers.",
+        ),
+    ],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run this text through a language model.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Draw: .png, .svg, .html. Repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how evenly each layer of a mixture of experts loads its experts."""
+    from wye.moe.diagnostics import Report, inspect_saved, save_heat_map
+
+    try:
+        content = None if text is None else text.read_bytes()
+    except OSError as error:
+        raise WyeError(f"{text} cannot be read: {error}") from error
+    found = inspect_saved(path, text=content)
+    if out and not isinstance(found, Report):
+        raise WyeError(f"{path} holds routers without loads, of which there is no heat map to draw")
+    for target in out or ():
+        if isinstance(found, Report):
+            messages.print(f"wrote {save_heat_map(found, target)}")
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        screen.print(found)
+
+
+@app.command()
 def check(
     slugs: Annotated[list[str] | None, typer.Argument(help="Systems to check.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Check every system.")] = False,

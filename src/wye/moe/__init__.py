@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from wye.moe.selection import TopP as TopP
     from wye.moe.training import evaluate as evaluate
     from wye.moe.training import train as train
+    from wye.moe.training_log_file import load_log as load_log
+    from wye.moe.training_log_file import save_log as save_log
 
 _HOME = {
     "Balance": "balance",
@@ -85,6 +87,7 @@ _HOME = {
     "evaluate": "training",
     "get_router": "registry",
     "load_language_model": "language_model",
+    "load_log": "training_log_file",
     "load_trace": "recording",
     "loss_scale": "losses",
     "override": "recording",
@@ -93,6 +96,7 @@ _HOME = {
     "routed_layers": "base",
     "router_names": "registry",
     "run_experts": "dispatch",
+    "save_log": "training_log_file",
     "save_trace": "recording",
     "system_names": "registry",
     "track": "base",

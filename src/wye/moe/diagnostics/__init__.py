@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from wye.moe.diagnostics.report import report_loads as report_loads
     from wye.moe.diagnostics.report import report_model as report_model
     from wye.moe.diagnostics.report import report_trace as report_trace
+    from wye.moe.diagnostics.saved import SavedRouters as SavedRouters
+    from wye.moe.diagnostics.saved import inspect_saved as inspect_saved
     from wye.moe.diagnostics.sparsity import FanOut as FanOut
     from wye.moe.diagnostics.sparsity import alive_experts as alive_experts
     from wye.moe.diagnostics.sparsity import chunk_sparsity as chunk_sparsity
@@ -41,6 +43,7 @@ _HOME = {
     "LayerReport": "report",
     "Report": "report",
     "RoutingChange": "changes",
+    "SavedRouters": "saved",
     "Specialisation": "domains",
     "TokenIdentity": "tokens",
     "alive_experts": "sparsity",
@@ -51,6 +54,7 @@ _HOME = {
     "fan_out": "sparsity",
     "first_choice": "choices",
     "heat_map": "heat_map",
+    "inspect_saved": "saved",
     "joined": "choices",
     "mutual_information": "information",
     "report_loads": "report",
