@@ -171,7 +171,7 @@ class BankView(nn.Module):
                 f"the plan has {plan.n_targets} targets and the view shows {self.n_experts} "
                 "experts: all must agree"
             )
-        return self.bank(x_SD, self.in_bank(plan))
+        return self.bank.forward(x_SD, self.in_bank(plan))
 
     def in_bank(self, plan: Plan) -> Plan:
         """The same pairs over all experts of the bank."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wye.core import Plan
+from wye.moe.base import MoEError
 from wye.moe.dispatch.precision import accumulator
 from wye.moe.dispatch.weights import ExpertWeights
 
@@ -52,7 +53,14 @@ class _Contiguous(torch.autograd.Function):
 
 
 def run(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
-    """The combined output `[S, D]`, in the dtype that sums are kept in."""
+    """The combined output `[S, D]`, in the dtype that sums are kept in.
+
+    Raises:
+        MoEError: grouped products cannot run on these tensors.
+    """
+    reason = refusal(x_SD, weights)
+    if reason is not None:
+        raise MoEError(f"method='grouped' cannot run: {reason}; use method='auto'")
     target, order = torch.sort(plan.target, stable=True)
     offsets = plan.load().cumsum(0).to(torch.int32)
     source = plan.source.index_select(0, order)
@@ -71,5 +79,5 @@ def _linear(
     y: Tensor = F.grouped_mm(x.contiguous(), weight.transpose(1, 2), offs=offsets)
     if bias is not None:
         y = y + bias.index_select(0, target)
-    made: Tensor = _Contiguous.apply(y)
+    made: Tensor = _Contiguous.apply(y)  # type: ignore[no-untyped-call]
     return made

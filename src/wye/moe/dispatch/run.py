@@ -13,15 +13,21 @@ from torch import Tensor
 
 from wye.core import Plan
 from wye.moe.base import MoEError
-from wye.moe.dispatch import capacity, dense, gathered, grouped, segments
+from wye.moe.dispatch import capacity, dense, gathered, grouped, opaque, segments
 from wye.moe.dispatch.cost import cheapest
 from wye.moe.dispatch.precision import computing
 from wye.moe.dispatch.weights import ExpertWeights, checked_weights
 
 Method = Literal["auto", "segments", "grouped", "gathered", "capacity", "dense"]
 
+
+def _segments(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
+    path = opaque if torch.compiler.is_compiling() else segments
+    return path.run(x_SD, plan, weights)
+
+
 _PATHS: dict[str, Callable[[Tensor, Plan, ExpertWeights], Tensor]] = {
-    "segments": segments.run,
+    "segments": _segments,
     "grouped": grouped.run,
     "gathered": gathered.run,
     "capacity": capacity.run,

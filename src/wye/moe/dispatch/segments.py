@@ -39,7 +39,7 @@ def run(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
     if torch.is_grad_enabled() and any(
         t.requires_grad for t in (x_SD, plan.weight, *weights.tensors())
     ):
-        y_SD: Tensor = _Segments.apply(
+        y_SD: Tensor = _Segments.apply(  # type: ignore[no-untyped-call]
             x_SD,
             plan.weight,
             weights.up,
@@ -50,10 +50,10 @@ def run(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
             segments,
         )
         return y_SD
-    return _forward(x_SD, plan.weight, weights, segments, None)
+    return forward(x_SD, plan.weight, weights, segments, None)
 
 
-def _forward(
+def forward(
     x_SD: Tensor, weight_N: Tensor, weights: ExpertWeights, segments: Segments, kept: Tensor | None
 ) -> Tensor:
     """Output `[S, D]`; projections go to `kept` `[N, P]` where it is given."""
@@ -109,7 +109,7 @@ class _Segments(torch.autograd.Function):
     ) -> Tensor:
         kept = x_SD.new_empty(len(segments), up.shape[1])
         with torch.autocast(x_SD.device.type, enabled=False):
-            y_SD = _forward(x_SD, weight_N, weights, segments, kept)
+            y_SD = forward(x_SD, weight_N, weights, segments, kept)
         ctx.save_for_backward(x_SD, weight_N, up, down, up_bias, down_bias, kept)
         ctx.activation, ctx.gated, ctx.segments = weights.activation, weights.gated, segments
         return y_SD
@@ -120,13 +120,13 @@ class _Segments(torch.autograd.Function):
         x_SD, weight_N, up, down, up_bias, down_bias, kept = ctx.saved_tensors
         weights = ExpertWeights(up, down, up_bias, down_bias, ctx.activation, ctx.gated)
         with torch.autocast(x_SD.device.type, enabled=False):
-            found = _backward(
+            found = backward(
                 gradient, x_SD, weight_N, weights, ctx.segments, kept, ctx.needs_input_grad[:6]
             )
         return (*found, None, None)
 
 
-def _backward(
+def backward(
     gradient: Tensor,
     x_SD: Tensor,
     weight_N: Tensor,
@@ -142,8 +142,8 @@ def _backward(
     dweight_N = weight_N.new_empty(weight_N.shape) if needs_weight else None
     dup = _gradient_of(weights.up, segments) if needs_up else None
     ddown = _gradient_of(weights.down, segments) if needs_down else None
-    dup_bias = torch.zeros_like(weights.up_bias) if needs_up_bias else None
-    ddown_bias = torch.zeros_like(weights.down_bias) if needs_down_bias else None
+    dup_bias = _zeros_like(weights.up_bias) if needs_up_bias else None
+    ddown_bias = _zeros_like(weights.down_bias) if needs_down_bias else None
     z_SD = gradient.to(x_SD.dtype)
     weight_N1 = weight_N.index_select(0, segments.order).unsqueeze(1)
     found_N1 = weight_N1.new_empty(weight_N1.shape)
@@ -201,3 +201,7 @@ def _gradient_of(weight: Tensor, segments: Segments) -> Tensor:
     for expert in segments.empty:
         found[expert].zero_()
     return found
+
+
+def _zeros_like(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else torch.zeros_like(bias)

@@ -66,6 +66,13 @@ class ExpertWeights:
         g, u = h.chunk(2, dim=-1)
         return self.activation.apply(g) * u
 
+    def activate_(self, h: Tensor) -> Tensor:
+        """The same in the memory of `h`, without gradient."""
+        if not self.gated:
+            return self.activation.into(h, h)
+        g, u = h.chunk(2, dim=-1)
+        return self.activation.into(g, g).mul_(u)
+
 
 def checked_weights(
     x_SD: Tensor,
