@@ -49,7 +49,7 @@ def check(context: CheckContext) -> CheckResult:
     done = run_trials(partial(trial, text), ["duo", "dense"], seeds, context)
     runs = [done["duo", seed] | done["dense", seed] for seed in seeds]
     figures = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
-    best = [min(range(LAYERS + 1), key=lambda b, r=run: r[f"b={b} oracle"]) for run in runs]
+    best = [int(np.argmin([run[f"b={b} oracle"] for b in range(LAYERS + 1)])) for run in runs]
     regret = [run[f"b={b} router"] - run[f"b={b} oracle"] for run in runs for b in TARGETS]
     off = [abs(run[f"b={b} router's share of big"] - TARGETS[b]) for run in runs for b in TARGETS]
     claims = (

@@ -168,7 +168,7 @@ def routing(model: nn.Module, ids: Tensor, factor: float | None) -> list[Plan]:
         layer.router.selection.eval_factor = factor
     try:
         with record(model) as trace:
-            for some in ids.split(BATCH):
+            for some in torch.split(ids, BATCH):
                 model(some)
     finally:
         for selection, before in limits:

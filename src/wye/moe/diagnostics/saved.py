@@ -175,7 +175,7 @@ def _run(path: Path, text: bytes) -> Report:
     if not windows:
         raise MoEError(f"the text has {len(text)} bytes, expected at least {length}")
     with torch.no_grad(), record(model) as trace:
-        for some in ids[: windows * length].reshape(windows, length).split(8):
+        for some in torch.split(ids[: windows * length].reshape(windows, length), 8):
             model(some)
     return report_trace(trace, source=f"{path} on {windows * length} bytes")
 
