@@ -105,6 +105,17 @@ def test_the_page_shows_every_figure_and_loads_nothing(result):
     assert len(parsed.tips) == len(MEASURES) * len(result.rows)
 
 
+def test_what_a_system_does_not_have_is_shown_as_missing():
+    made = bench_moe(["soft_moe"], seeds=(0,), **SIZES)
+    (row,) = [row for row in made.of("masked bytes") if row.system == "soft_moe"]
+    assert cells(row)[1:3] == ["–", "–"]
+    assert next(r for r in made.to_dict()["rows"] if r["system"] == "soft_moe")["fan_out"] == [None]
+    json.dumps(made.to_dict(), allow_nan=False)
+    html = page(made)
+    assert "nan" not in html.lower().split("</style>")[1]
+    assert png(made).startswith(b"\x89PNG")
+
+
 def test_names_are_escaped_and_what_was_left_out_is_told():
     figures = {measure.key: (1.0,) for measure in MEASURES}
     made = MoEBench(

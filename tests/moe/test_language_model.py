@@ -157,6 +157,25 @@ def test_routers_are_told_ids_labels_and_mask_ratio_of_the_tokens_they_get():
     assert seen.mask_ratio is ratio
 
 
+class Summing(nn.Module):
+    """Adds to every token the sum of those that are no padding."""
+
+    takes_mask = True
+
+    def forward(self, x, *, mask=None):
+        kept = x if mask is None else x * mask[..., None]
+        return kept.sum(dim=1, keepdim=True).expand_as(x)
+
+
+def test_modules_that_mix_tokens_are_told_of_padding():
+    torch.manual_seed(0)
+    model = LanguageModel([Summing()], width=16, length=12, n_heads=2, causal=False).eval()
+    ids = ids_of(1, 8)
+    mask = torch.ones(1, 8)
+    mask[0, 5:] = 0
+    assert torch.allclose(model(ids, mask=mask)[:, :5], model(ids[:, :5]), atol=1e-5)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_state_goes_up_from_routed_layer_to_routed_layer_past_dense_ones(padded):
     model = curious(4, dense_at=(1,), state=True)

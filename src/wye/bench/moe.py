@@ -7,6 +7,7 @@ within a task alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Task = Literal["next byte", "masked bytes"]
 TASKS: tuple[Task, ...] = ("next byte", "masked bytes")
 BASELINE = "top_k"
+NONE = "–"
 _HELD_OUT = 0.1
 
 
@@ -63,7 +65,8 @@ class Row:
     Attributes:
         system: its name.
         task: what it was trained on.
-        figures: one value per seed under the keys of `MEASURES`.
+        figures: one value per seed under the keys of `MEASURES`; NaN where a system has none, as
+            Soft MoE has no loads.
     """
 
     system: str
@@ -114,7 +117,10 @@ class MoEBench:
                 {
                     "system": row.system,
                     "task": row.task,
-                    **{key: list(values) for key, values in row.figures.items()},
+                    **{
+                        key: [v if math.isfinite(v) else None for v in values]
+                        for key, values in row.figures.items()
+                    },
                 }
                 for row in self.rows
             ],
@@ -145,6 +151,9 @@ def cells(row: Row) -> list[str]:
     shown = []
     for measure in MEASURES:
         values = row.figures[measure.key]
+        if not math.isfinite(row.mean(measure.key)):
+            shown.append(NONE)
+            continue
         mean = f"{np.mean(values):.{measure.digits}f}"
         spread = f" ±{np.std(values, ddof=1):.{measure.digits}f}" if len(values) > 1 else ""
         shown.append(mean + spread)
@@ -205,7 +214,7 @@ def bench_moe(
     for system, task in arms:
         trials = results.of(f"{system}, {task}")
         figures = {
-            m.key: tuple(t.figures[m.key] for t in trials)
+            m.key: tuple(t.figures.get(m.key, math.nan) for t in trials)
             for m in MEASURES
             if m.key != "milliseconds"
         }
@@ -270,17 +279,17 @@ def _task(system: str, shape: Shape) -> Task:
     """What a system can be trained on, found out with one small batch.
 
     Raises:
-        MoEError: it needs something that text does not have, or has no routed layers.
+        MoEError: it needs something that text does not have, or declares no contracts.
     """
     import torch
 
-    from wye.moe.base import MoEError, routed_layers
+    from wye.moe.base import MoEError
     from wye.moe.language_model import LanguageModel
 
     with torch.random.fork_rng(devices=[]):
         model = LanguageModel.build(system, shape, length=8, vocabulary=257)
-        layers = routed_layers(model).values()
-        if not layers:
-            raise MoEError("its layers are no routed layers of a language model")
+        declared = [m.contracts for m in model.modules() if hasattr(m, "contracts")]
+        if not declared:
+            raise MoEError("its layers declare no contracts, so that they may see later tokens")
         model(torch.zeros(2, 8, dtype=torch.int64), mask_ratio=torch.full((2,), 0.5))
-    return "next byte" if all(x.router.contracts.causal for x in layers) else "masked bytes"
+    return "next byte" if all(contracts.causal for contracts in declared) else "masked bytes"

@@ -7,6 +7,7 @@ left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wye.bench.document import document, table
 from wye.bench.files import write_whole
-from wye.bench.moe import MEASURES, TASKS, BenchError, Measure, MoEBench, Row, cells
+from wye.bench.moe import MEASURES, NONE, TASKS, BenchError, Measure, MoEBench, Row, cells
 from wye.bench.view import ROUTER_COLOURS
 
 if TYPE_CHECKING:
@@ -93,16 +94,17 @@ def png(result: MoEBench) -> bytes:
 
 def _bars(axes: Any, rows: Sequence[Row], measure: Measure, *, first: bool) -> None:
     low, high = _range(rows, measure)
-    means = [row.mean(measure.key) for row in rows]
     places = list(range(len(rows)))[::-1]
+    means = [low if math.isnan(row.mean(measure.key)) else row.mean(measure.key) for row in rows]
     colour = _colour(measure)
     ends, faint = (means, 0.35) if low == 0 else ([high] * len(rows), 0.06)
     axes.barh(places, [e - low for e in ends], left=low, color=colour, alpha=faint, height=0.7)
     for place, row in zip(places, rows, strict=True):
         values = row.figures[measure.key]
         axes.scatter(values, [place] * len(values), color=colour, s=14, zorder=3)
-        mean = f" {row.mean(measure.key):.{measure.digits}f}"
-        axes.text(high, place, mean, va="center", fontsize=7.5, color="#6b7280")
+        axes.text(
+            high, place, f" {_shown(row, measure)}", va="center", fontsize=7.5, color="#6b7280"
+        )
     axes.set_xlim(low, high)
     axes.set_title(measure.title, fontsize=9, loc="left", color="#111827")
     axes.set_yticks(places, [row.system for row in rows])
@@ -142,6 +144,10 @@ def _svg_column(rows: Sequence[Row], measure: Measure, left: float) -> str:
     ]
     for place, row in enumerate(rows):
         mean, y = row.mean(measure.key), _middle(place) - 4
+        beside = f'<text x="{left + room + 6:.1f}" y="{y + 4:.1f}">{_shown(row, measure)}</text>'
+        parts.append(beside)
+        if math.isnan(mean):
+            continue
         said = ", ".join(f"{v:.{measure.digits}f}" for v in row.figures[measure.key])
         tip = escape(f"{row.system}\n{measure.title}: {said}")
         end, faint = (at(mean), 0.35) if low == 0 else (left + room, 0.06)
@@ -153,10 +159,12 @@ def _svg_column(rows: Sequence[Row], measure: Measure, left: float) -> str:
             f'<circle cx="{at(value):.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
             for value in row.figures[measure.key]
         )
-        parts.append(
-            f'<text x="{left + room + 6:.1f}" y="{y + 4:.1f}">{mean:.{measure.digits}f}</text>'
-        )
     return "".join(parts)
+
+
+def _shown(row: Row, measure: Measure) -> str:
+    mean = row.mean(measure.key)
+    return NONE if math.isnan(mean) else f"{mean:.{measure.digits}f}"
 
 
 def _middle(place: int) -> float:
@@ -165,8 +173,8 @@ def _middle(place: int) -> float:
 
 def _range(rows: Sequence[Row], measure: Measure) -> tuple[float, float]:
     """What the axis shows: from zero, but for the loss, whose differences would not be seen."""
-    values = [v for row in rows for v in row.figures[measure.key]]
-    high = max(values)
+    values = [v for row in rows for v in row.figures[measure.key] if math.isfinite(v)]
+    high = max(values, default=1.0)
     if measure.key != "loss":
         return 0.0, (high or 1.0) * 1.04
     spread = max(high - min(values), 0.02)

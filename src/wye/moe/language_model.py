@@ -40,7 +40,8 @@ class LanguageModel(nn.Module):
 
     Args:
         feed_forwards: one module per layer. A `RoutedModule` is run with a context; any other is
-            called on `[B, L, D]`. Mix both for dense layers between routed ones.
+            called on `[B, L, D]`, with `mask=` under padding where it has `takes_mask = True`. Mix
+            both for dense layers between routed ones.
         width: D.
         length: largest L.
         vocabulary: V; 256 for bytes.
