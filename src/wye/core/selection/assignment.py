@@ -16,11 +16,9 @@ from wye.core import arrays
 from wye.core.arrays import Array, SelectionError
 from wye.core.plan import Plan
 from wye.core.selection.balanced import quota_limits
+from wye.core.selection.exchange import assign_by_exchange
 from wye.core.selection.inputs import check_k, check_scores, masked, refuse_nan
 from wye.core.weights import Weighting, weigh_rows
-
-# Above this many cells the square matrix of linear_sum_assignment outgrows the programme.
-_SQUARE_CELLS = 16_000_000
 
 
 def assignment(
@@ -64,23 +62,15 @@ def assignment(
     limit = np.minimum(quota_limits(quota, k, n_sources, n_targets), n_sources) if n_sources else []
     if n_sources == 0:
         index = np.zeros((0, k), dtype=np.int64)
-    elif k == 1 and n_sources * int(np.sum(limit)) <= _SQUARE_CELLS:
-        index = _by_assignment(value, np.asarray(limit))
+    elif k == 1:
+        place = assign_by_exchange(value, np.asarray(limit))
+        if place is None:
+            raise _infeasible()
+        index = place[:, None]
     else:
         index = _by_programme(value, k, np.asarray(limit))
     target = arrays.like(index, scores, integer=True)
     return Plan.from_rows(target, weigh_rows(arrays.gather(open_scores, target), weight), n_targets)
-
-
-def _by_assignment(value: NDArray[np.float64], limit: NDArray[np.int64]) -> NDArray[np.int64]:
-    from scipy.optimize import linear_sum_assignment
-
-    place = np.repeat(np.arange(value.shape[1]), limit)
-    try:
-        _, column = linear_sum_assignment(value[:, place], maximize=True)
-    except ValueError as error:
-        raise _infeasible() from error
-    return np.asarray(place[column][:, None], dtype=np.int64)
 
 
 def _by_programme(
