@@ -44,7 +44,7 @@ def _one_token(x_1D: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
         h_NP += weights.up_bias.index_select(0, plan.target)
     a_NF = weights.activate_(h_NP).mul_(plan.weight.unsqueeze(1))
     downs = [weights.down[expert] for expert in experts]
-    rows = zip(a_NF.split(1), downs, strict=True)
+    rows = zip(a_NF.unsqueeze(1).unbind(0), downs, strict=True)
     y_ND = torch.cat([_product(a_1F, down, parts) for a_1F, down in rows])
     if weights.down_bias is not None:
         y_ND += weights.down_bias.index_select(0, plan.target) * plan.weight.unsqueeze(1)
@@ -57,12 +57,12 @@ def _few_tokens(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
     experts = [expert for expert, _, _ in segments.spans]
     parts = _parts(weights)
     x_ND = x_SD.index_select(0, segments.source)
-    rows = zip(x_ND.split(sizes), experts, strict=True)
+    rows = zip(x_ND.split_with_sizes(sizes), experts, strict=True)
     h_NP = torch.cat([_product(x, weights.up[expert], parts) for x, expert in rows])
     target = plan.target.index_select(0, segments.order)
     if weights.up_bias is not None:
         h_NP += weights.up_bias.index_select(0, target)
-    rows = zip(weights.activate_(h_NP).split(sizes), experts, strict=True)
+    rows = zip(weights.activate_(h_NP).split_with_sizes(sizes), experts, strict=True)
     y_ND = torch.cat([_product(a, weights.down[expert], parts) for a, expert in rows])
     if weights.down_bias is not None:
         y_ND += weights.down_bias.index_select(0, target)

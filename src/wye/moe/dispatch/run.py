@@ -22,8 +22,9 @@ Method = Literal["auto", "segments", "grouped", "gathered", "capacity", "dense"]
 
 
 def _segments(x_SD: Tensor, plan: Plan, weights: ExpertWeights) -> Tensor:
-    path = opaque if torch.compiler.is_compiling() else segments
-    return path.run(x_SD, plan, weights)
+    if torch.compiler.is_compiling():
+        return opaque.run(x_SD, plan, weights)
+    return segments.run(x_SD, plan, weights)
 
 
 _PATHS: dict[str, Callable[[Tensor, Plan, ExpertWeights], Tensor]] = {
