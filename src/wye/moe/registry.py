@@ -43,6 +43,7 @@ SYSTEMS: dict[str, str] = {
     "sinkhorn": "sinkhorn",
     "soft_moe": "soft_moe",
     "switch": "switch",
+    "thor": "thor",
     "top_k": "top_k",
     "union-of-experts": "union_of_experts",
 }
