@@ -283,12 +283,13 @@ def _task(system: str, shape: Shape) -> Task:
     """
     import torch
 
-    from wye.moe.base import MoEError
+    from wye.moe.base import Contracts, MoEError
     from wye.moe.language_model import LanguageModel
 
     with torch.random.fork_rng(devices=[]):
         model = LanguageModel.build(system, shape, length=8, vocabulary=257)
-        declared = [m.contracts for m in model.modules() if hasattr(m, "contracts")]
+        found = (getattr(module, "contracts", None) for module in model.modules())
+        declared = [contracts for contracts in found if isinstance(contracts, Contracts)]
         if not declared:
             raise MoEError("its layers declare no contracts, so that they may see later tokens")
         model(torch.zeros(2, 8, dtype=torch.int64), mask_ratio=torch.full((2,), 0.5))
