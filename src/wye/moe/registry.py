@@ -46,6 +46,7 @@ SYSTEMS: dict[str, str] = {
     "thor": "thor",
     "top_k": "top_k",
     "union-of-experts": "union_of_experts",
+    "yolo-master": "yolo_master",
 }
 """Name -> module of `wye.moe`."""
 
