@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from wye.moe.registry import router_names as router_names
     from wye.moe.registry import system_names as system_names
     from wye.moe.router import ComposedRouter as ComposedRouter
+    from wye.moe.schedules import expert_schedule as expert_schedule
     from wye.moe.scores import CosineScores as CosineScores
     from wye.moe.scores import LinearScores as LinearScores
     from wye.moe.selection import Capped as Capped
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from wye.moe.training import train as train
     from wye.moe.training_log_file import load_log as load_log
     from wye.moe.training_log_file import save_log as save_log
+    from wye.moe.yolo_master import EsMoE as EsMoE
 
 _HOME = {
     "Balance": "balance",
@@ -63,6 +65,7 @@ _HOME = {
     "CosineScores": "scores",
     "DualPrices": "balance",
     "EntropyLoss": "balance",
+    "EsMoE": "yolo_master",
     "ExpertBank": "experts",
     "Experts": "experts",
     "FeedForward": "experts",
@@ -85,6 +88,7 @@ _HOME = {
     "build_layers": "registry",
     "carry": "losses",
     "evaluate": "training",
+    "expert_schedule": "schedules",
     "get_router": "registry",
     "load_language_model": "language_model",
     "load_log": "training_log_file",
