@@ -13,6 +13,8 @@ Shape letters: S sources, T targets.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,7 +50,7 @@ def assign_by_exchange(
         path = _cheapest(cost, excess)
         if path is None:
             return None
-        for a, b in zip(path, path[1:], strict=False):
+        for a, b in pairwise(path):
             place[mover[a, b]] = b
         excess[path[0]] -= 1
         excess[path[-1]] += 1
