@@ -104,13 +104,11 @@ def measure(
     model: LanguageModel, log: TrainingLog, held_out: bytes | Tensor, seed: int
 ) -> Mapping[str, float]:
     """Fan-out by layer, over training, on text of another kind, and its rank correlation."""
-    from scipy.stats import spearmanr
-
     from wye.checks.moe.corpus import shifted
 
     batches = list(held_out_tokens(model, held_out))
-    fan_out = torch.cat([tokens.fan_out for tokens in batches]).numpy()
-    loss = torch.cat([tokens.loss for tokens in batches]).numpy()
+    fan_out = torch.cat([tokens.fan_out for tokens in batches])
+    loss = torch.cat([tokens.loss for tokens in batches])
     other = held_out_tokens(model, shifted(200_000)[0], batches=4)
     layers = len(log.layers)
     figures = {
@@ -125,7 +123,7 @@ def measure(
         "fan-out on other text": float(
             np.mean([float(tokens.fan_out.float().mean()) / layers for tokens in other])
         ),
-        "difficulty correlation": _correlation(spearmanr(fan_out, loss)),
+        "difficulty correlation": _correlation(fan_out, loss),
     }
 
 
@@ -136,7 +134,10 @@ def _arm(beta: float) -> Arm:
     return Arm("dynamic-moe", options=options, measure=measure)
 
 
-def _correlation(found: object) -> float:
-    """0 where every token has the same fan-out, of which no rank can be made."""
-    value = float(found.statistic)  # type: ignore[attr-defined]
-    return value if np.isfinite(value) else 0.0
+def _correlation(fan_out: Tensor, loss: Tensor) -> float:
+    """Spearman's; 0 where every token has the same fan-out, of which no rank can be made."""
+    from scipy.stats import spearmanr
+
+    if bool((fan_out == fan_out[0]).all()):
+        return 0.0
+    return float(spearmanr(fan_out.numpy(), loss.numpy()).statistic)

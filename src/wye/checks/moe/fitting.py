@@ -50,8 +50,8 @@ def fit(
     for _ in range(epochs):
         for index in torch.split(torch.randperm(n_samples, generator=generator), batch):
             loss = loss_of(index)
-            if not bool(torch.isfinite(loss)):
-                raise CheckError(f"the loss is {float(loss)} in step {len(norms) + 1}")
+            if not bool(torch.isfinite(loss.detach())):
+                raise CheckError(f"the loss is {float(loss.detach())} in step {len(norms) + 1}")
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             norms.append(
