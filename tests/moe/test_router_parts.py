@@ -293,7 +293,7 @@ def test_bad_parameters_and_input_are_refused_in_words() -> None:
         (lambda: get_router("topk", 4, 2), "did you mean 'top_k'"),
         (lambda: get_router("top_k", 4, 2, kk=1), "has no parameters"),
         (
-            lambda: build_layers("no such", Shape(n_layers=1, width=4, hidden=4, n_experts=2)),
+            lambda: build_layers("no such", shape),
             "no system",
         ),
         (lambda: MoELayer(_router(), Experts(E + 1, D, 4)), "same n_experts"),

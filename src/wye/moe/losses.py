@@ -115,7 +115,7 @@ def aux_losses(model: nn.Module) -> dict[str, dict[str, float]]:
     from wye.moe.base import routed_layers
 
     return {
-        name: {kind: float(loss) for kind, loss in layer._last.losses.items()}
+        name: {kind: float(loss.detach()) for kind, loss in layer._last.losses.items()}
         for name, layer in routed_layers(model).items()
         if layer._last is not None
     }

@@ -179,8 +179,8 @@ def _narrow(name: str, value: NDArray[np.generic]) -> NDArray[np.generic]:
         return value
     if kind != "weight":
         return value.astype(np.min_scalar_type(int(value.max(initial=0))))
-    half = value.astype(np.float16)
-    return half if bool(np.isfinite(half).all()) else value.astype(np.float32)
+    fits = float(np.abs(value).max(initial=0.0)) <= float(np.finfo(np.float16).max)
+    return value.astype(np.float16 if fits else np.float32)
 
 
 def _widened(value: NDArray[np.generic]) -> NDArray[np.generic]:
