@@ -3,8 +3,8 @@
 Paper: arXiv 2511.08972. A byte model of 3 layers (D = 64, 8 experts of width 48, top 2) on Python
 source, 400 steps of 16 x 64 bytes. No auxiliary loss in any arm but the last. Evaluation is plain
 softmax top-k in all arms, so that nothing there is balanced by constraint; its MaxVio is the mean
-over the layers, and an expert is starved below a quarter of the mean load. Times are taken on models
-that train in turn, step by step, so that all meet the same load of the machine.
+over the layers, and an expert is starved below a quarter of the mean load. Times are taken on
+models that train in turn, step by step, so that all meet the same load of the machine.
 """
 
 from __future__ import annotations
