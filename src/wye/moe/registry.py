@@ -31,6 +31,7 @@ SYSTEMS: dict[str, str] = {
     "global-batch-lbl": "global_batch_lbl",
     "gshard": "gshard",
     "hash": "hash_layers",
+    "graph-of-tokens": "graph_of_tokens",
     "layerwise-recurrent-router": "layerwise_recurrent_router",
     "loss_free": "loss_free",
     "noisy_top_k": "noisy_top_k",
