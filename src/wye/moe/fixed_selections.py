@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wye.core import Plan, balanced_table, hashed, uniform
 from wye.moe.balanced_selections import checked_k
-from wye.moe.base import MoEError, Routing
+from wye.moe.base import Context, MoEError, Routing
 from wye.moe.gates import Gate
 from wye.moe.router import ComposedRouter
 from wye.moe.scores import NoScores
@@ -83,7 +83,7 @@ class UniformSelection(Selection):
     """k different experts, all equally likely, each with gate 1 / k.
 
     In training the draws come from PyTorch's global generator. In evaluation they are fixed by the
-    token's position and the seed, so that a model gives one answer to one input.
+    token's rank in its sequence, padding not counted, and the seed, so that a model gives one answer to one input.
 
     Args:
         k: experts per token.
@@ -105,12 +105,21 @@ class UniformSelection(Selection):
         if self.training:
             plan = uniform(scores.detach(), self.k, generator=None)
         else:
-            place = candidates.context.position(scores.device)
-            plan = hashed(place, scores.shape[1], self.k, seed=self.seed)
+            plan = hashed(
+                _rank(candidates.context, scores.device), scores.shape[1], self.k, seed=self.seed
+            )
         return plan.with_weight(torch.full_like(plan.weight, 1.0 / self.k, dtype=torch.float32))
 
     def extra_repr(self) -> str:
         return f"k={self.k}, seed={self.seed}"
+
+
+def _rank(context: Context, device: torch.device) -> Tensor:
+    """How many tokens of its sequence stand before each token, int64 `[S]`."""
+    sequence = context.sequence(device)
+    lengths = torch.bincount(sequence, minlength=context.batch)
+    start = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(sequence.shape[0], device=device) - start[sequence]
 
 
 class UnscoredRouter(ComposedRouter):
