@@ -69,7 +69,7 @@ class DepthCell(nn.Module):
         u, h = u_SP.float(), memory.float()
         weights = [w.float() for w in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)]
         if self.kind == "lstm":
-            before = h.split(self.width, dim=1)
+            before = torch.split(h, self.width, dim=1)
             out, cell = torch.lstm_cell(u, before, *weights)
             return out, torch.cat([out, cell], dim=1)
         out = (torch.gru_cell if self.kind == "gru" else torch.rnn_tanh_cell)(u, h, *weights)

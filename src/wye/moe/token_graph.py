@@ -162,7 +162,9 @@ class GraphSmoothing(Transform):
     def mixing(self, candidates: Candidates) -> Tensor:
         """S `[B, L, L]`, rows that sum to 1, or to 0 where a token has no edge."""
         allowed = self._allowed(candidates)
-        return row_stochastic(self.graph(candidates, allowed), allowed=allowed, check=False)
+        weights = self.graph(candidates, allowed)
+        mixing: Tensor = row_stochastic(weights, allowed=allowed, check=False)
+        return mixing
 
     def forward(self, affinity: Tensor, candidates: Candidates) -> Tensor:
         if affinity.shape[0] == 0:

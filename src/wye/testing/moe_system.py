@@ -305,9 +305,12 @@ def check_precision(build: Builder, shape: Shape) -> None:
                 f"logits, affinities and gates of {name} {what} are {dtypes}, expected float32"
             )
         after_step(model)
-    for layer, x, context in layer_inputs(trained_model(build, shape).eval()):
-        for dtype in (torch.bfloat16, torch.float32):
-            layer.to(dtype)
+    model = trained_model(build, shape).eval()
+    inputs = list(layer_inputs(model))
+    for dtype in (torch.bfloat16, torch.float32):
+        # The whole model: layers may share weights that only one of them registers.
+        model.to(dtype)
+        for layer, x, context in inputs:
             y, _ = layer.run_masked(x.to(dtype), context, None)
             assert y.dtype == dtype, f"hidden states in {dtype} give an output in {y.dtype}"
 

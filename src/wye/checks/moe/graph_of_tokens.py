@@ -112,10 +112,11 @@ def train_digits(arm: str, seed: int, *, epochs: int = EPOCHS) -> dict[str, floa
     plans: list[list[Plan]] = []
     for _ in range(epochs):
         model.train()
-        for some in torch.randperm(len(patches), generator=generator).split(BATCH):
+        order = torch.randperm(len(patches), generator=generator)
+        for some in torch.split(order, BATCH):
             loss = F.cross_entropy(model(patches[some]), data.train_labels[some])
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
         plans = [*plans[-1:], _routing(model, held_out)]
     noise = torch.randn(held_out.shape, generator=torch.Generator().manual_seed(0))
