@@ -120,6 +120,8 @@ def repeated(n: int, k: int, reference: Array) -> Array:
     if isinstance(reference, np.ndarray):
         return np.arange(n).repeat(k)
     xp = namespace(reference)
+    if n == 1 and is_torch(xp):
+        return reference.new_zeros(k, dtype=xp.int64)
     return xp.reshape(xp.broadcast_to(arange(n, reference)[:, None], (n, k)), (-1,))
 
 
@@ -156,7 +158,8 @@ def largest(x: Array, k: int, *, distinct: bool = False, ordered: bool = True) -
         return _largest_numpy(x, k)
     if not is_torch(xp):
         return xp.argsort(x, axis=1, descending=True, stable=True)[:, :k]
-    if k <= _SMALL_K and not distinct and not (ordered and _waits_for_threads(x)):
+    few = x.shape[0] < _MANY_S or (ordered and _waits_for_threads(x))
+    if k <= _SMALL_K and not distinct and not few:
         return _largest_by_rounds(x, k, xp)
     return _largest_torch(x, k, ordered)
 
@@ -267,6 +270,12 @@ def kth_largest(x: Array, k: int, *, axis: int) -> Array:
     return xp.take(xp.sort(x, axis=axis), xp.asarray([n - k]), axis=axis)[
         (0, slice(None)) if axis == 0 else (slice(None), 0)
     ]
+
+
+def every(x: Array) -> bool:
+    """Whether all booleans of `x` are True."""
+    # Methods cost a fraction of the standard's functions, which one query's choice would feel.
+    return bool(x.all() if hasattr(x, "all") else namespace(x).all(x))
 
 
 def any_nan(x: Array) -> bool:

@@ -245,9 +245,11 @@ class RoutedModule(nn.Module):
             routing = intercept(self, x_SD, context, routing)
         # Activation checkpointing routes the same tokens again inside the backward pass.
         if not recomputing():
-            kept = routing.detached() if self.carries_losses else routing
-            self._last = replace(kept, state=None)
-            self._last_context = replace(context, state=None, attention=None)
+            graph = torch.is_grad_enabled() and self.carries_losses
+            kept = routing.detached() if graph else routing
+            self._last = kept if kept.state is None else replace(kept, state=None)
+            heavy = context.state is not None or context.attention is not None
+            self._last_context = replace(context, state=None, attention=None) if heavy else context
         return routing
 
     def run(self, x_SD: Tensor, context: Context) -> tuple[Tensor, Routing]:

@@ -80,6 +80,8 @@ class ComposedRouter(Router):
 
     def forward(self, x_SD: Tensor, context: Context) -> Routing:
         self.check_width(x_SD)
+        if not torch.is_autocast_enabled(x_SD.device.type):
+            return self._route(x_SD, context)
         with torch.autocast(x_SD.device.type, enabled=False):
             return self._route(x_SD, context)
 
@@ -102,10 +104,9 @@ class ComposedRouter(Router):
             plan = self.gate.weigh(chosen, k=rule.fan_out)
         if cap is not None:
             plan = cap.limit(plan, chosen, context)
-        probabilities = self.probabilities(candidates.affinity)
         losses: dict[str, Tensor] = {}
-        if self.training:
-            routed = Routed(scored, candidates, probabilities, chosen)
+        if self.training and len(self.balance):
+            routed = Routed(scored, candidates, self.probabilities(candidates.affinity), chosen)
             for controller in self.balance:
                 for name, loss in controller.losses(routed).items():
                     # Two controllers of a kind (a loss per batch and one per sequence) add up.
