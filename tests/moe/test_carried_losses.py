@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wye.moe import (
     ComposedRouter,
+    Context,
     DualPrices,
     Experts,
     LoadBalanceLoss,
@@ -202,3 +203,17 @@ def test_two_processes_average_gradients_and_count_the_load_of_both(tmp_path: Pa
         torch.testing.assert_close(bias, alone.router.balance[2].bias_E)
         for name, p in alone.named_parameters():
             torch.testing.assert_close(gradients[name], p.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_compiled_router_is_one_graph_and_counts_as_the_plain_one() -> None:
+    plain, other = (_layer(LoadBalanceLoss(0.1), LossFreeBias(E, rate=0.1)) for _ in range(2))
+    compiled = torch.compile(other.router, backend="eager", fullgraph=True)
+    context = Context(batch=1, length=12)
+    for _ in range(2):
+        expected, found = plain.router(_x(), context), compiled(_x(), context)
+        assert torch.equal(expected.plan.target, found.plan.target)
+        torch.testing.assert_close(expected.losses["balance"], found.losses["balance"])
+    for layer in (plain, other):
+        assert int(layer.router.balance[1].load.sum()) == 48
+        after_step(layer)
+    assert torch.equal(plain.router.balance[1].bias_E, other.router.balance[1].bias_E)

@@ -1,5 +1,8 @@
 """The contracts on any module: what keeps them passes, what breaks one is found out."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +188,12 @@ def test_each_broken_promise_of_a_plan_is_found_out() -> None:
             check_plan(bad, **asked)
     check_plan(empty, coverage=0.0, capacity=0)
     check_plan(Plan(np.zeros(0, int), np.zeros(0, int), np.zeros(0), 0, 5))
+
+
+def test_the_contracts_load_nothing_of_the_expert_scale() -> None:
+    code = (
+        "import sys; from wye.testing import check_causal, check_batch_invariant, check_padding, "
+        "check_plan; print([m for m in sys.modules if m.startswith('wye.moe')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
