@@ -12,18 +12,15 @@ noise between seeds here, so the loss is only held to being no worse.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
 from wye.checks.base import CheckResult, Claim
-from wye.core import Plan
 from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape, routed_stack
+from wye.moe.diagnostics import between_layers, joined
 from wye.moe.language_model import LanguageModel
 from wye.moe.recording import record
 from wye.moe.router import ComposedRouter
@@ -100,19 +97,6 @@ def dependence(
     """Mean over consecutive layers of the corrected mutual information of their first choices."""
     with record(model) as trace:
         evaluate(model, text, batches=8, length=LENGTH)
-    first = [np.concatenate([first_choices(plan) for plan in trace[name]]) for name in trace]
-    rng = np.random.default_rng(seed)
-    return {"dependence": float(np.mean([corrected(a, b, rng) for a, b in pairwise(first)]))}
-
-
-def first_choices(plan: Plan) -> NDArray[np.int64]:
-    """The first expert `[S]` of every token, of a plan that lists K pairs token by token."""
-    host = plan.host()
-    _, first = np.unique(host.source, return_index=True)
-    return np.asarray(host.target[first], dtype=np.int64)
-
-
-def corrected(a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator) -> float:
-    """I(a; b) in nats, less its mean when b is shuffled (the bias of a finite sample)."""
-    chance = np.mean([mutual_info_score(a, rng.permutation(b)) for _ in range(_SHUFFLES)])
-    return float(mutual_info_score(a, b) - chance)
+    layers = [joined(trace[name]) for name in trace]
+    found = between_layers(layers, shuffles=_SHUFFLES, seed=seed)
+    return {"dependence": float(np.mean([pair.corrected for pair in found]))}
