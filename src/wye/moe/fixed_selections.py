@@ -83,7 +83,8 @@ class UniformSelection(Selection):
     """k different experts, all equally likely, each with gate 1 / k.
 
     In training the draws come from PyTorch's global generator. In evaluation they are fixed by the
-    token's rank in its sequence, padding not counted, and the seed, so that a model gives one answer to one input.
+    token's rank in its sequence, padding not counted, and the seed, so that a model gives one
+    answer to one input.
 
     Args:
         k: experts per token.
