@@ -24,7 +24,7 @@ LEVELS = {
     "run": ["-e", ".[local]"],
     "test": [
         "-e",
-        ".[local,torch,minilm]",
+        ".[local,torch,minilm,transformers]",
         "--group",
         "test",
         "--group",
