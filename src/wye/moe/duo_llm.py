@@ -7,9 +7,10 @@ abstract and public reading notes).
 Stage 1 (`RandomRouter`): c is drawn per token and layer, 0.5 and 0.5, or 0.45, 0.45 and 0.10 with
 skip, so that every path works. In evaluation all tokens take big.
 Stage 2: how far any router could go, `wye.moe.route_oracle`.
-Stage 3 (`BudgetRouter`, put in by `learn_routes`): P = softmax(W_r x / tau); in training the mixture
-sum_c P_c F_c(x) while tau falls from 1 to 0.1, then the hard choice with straight-through
-gradients; in evaluation the largest P. One budget for all layers together, so that they are free to differ:
+Stage 3 (`BudgetRouter`, put in by `learn_routes`): P = softmax(W_r x / tau); in training the
+mixture sum_c P_c F_c(x) while tau falls from 1 to 0.1, then the hard choice with straight-through
+gradients; in evaluation the largest P. One budget for all layers together, so that they are free
+to differ:
     L_budget = lambda (mean over layers and tokens of P_big - target)^2
 Our choices where nothing is stated: the share of skip, tau linear over `sharpen` steps, lambda 10,
 a frozen backbone in stage 3.
