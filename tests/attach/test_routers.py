@@ -268,6 +268,7 @@ def test_a_second_attachment_and_a_detachment_of_nothing_are_refused(build: Buil
     [
         ("no_such_router", {}, "no_such_router"),
         ("soft_moe", {}, "more than a router"),
+        ("rexmoe", {}, "more than a router"),
         ("own", {"k": 2}, "own rule"),
         ("own", {"rate": 1.0}, "own rule"),
         ("top_k", {"k": 7}, "k=7"),

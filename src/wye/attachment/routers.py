@@ -42,7 +42,9 @@ def routers_by_name(
         shape = Shape(n_layers=count, width=width, hidden=1, n_experts=n_experts, k=k)
         layers = build_layers(name, shape, **parameters)
         plain = [layer for layer in layers if type(layer) is MoELayer]
-        if len(plain) == count:
+        # Layers that reuse the experts of others choose among more than the model's own.
+        fits = all(layer.router.n_experts == n_experts for layer in plain)
+        if len(plain) == count and fits:
             return [layer.router for layer in plain]
     known = router_parameters(name)
     if known is None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from wye.moe.base import routed_layers as routed_layers
     from wye.moe.base import track as track
     from wye.moe.build import Shape as Shape
+    from wye.moe.consistency import two_draws as two_draws
     from wye.moe.dispatch import run_experts as run_experts
+    from wye.moe.draws import UniformDraw as UniformDraw
+    from wye.moe.draws import same_draws as same_draws
     from wye.moe.experts import ExpertBank as ExpertBank
     from wye.moe.experts import Experts as Experts
     from wye.moe.experts import FeedForward as FeedForward
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
     from wye.moe.losses import aux_loss as aux_loss
     from wye.moe.losses import carry as carry
     from wye.moe.losses import loss_scale as loss_scale
+    from wye.moe.open_targets import Opening as Opening
+    from wye.moe.open_targets import OpenScores as OpenScores
     from wye.moe.recording import load_trace as load_trace
     from wye.moe.recording import override as override
     from wye.moe.recording import record as record
     from wye.moe.recording import replay as replay
     from wye.moe.recording import save_trace as save_trace
+    from wye.moe.recurrent import DepthCell as DepthCell
+    from wye.moe.recurrent import RecurrentScores as RecurrentScores
     from wye.moe.registry import build_layers as build_layers
     from wye.moe.registry import get_router as get_router
     from wye.moe.registry import router_names as router_names
@@ -50,10 +57,12 @@ if TYPE_CHECKING:
     from wye.moe.selection import Capped as Capped
     from wye.moe.selection import TopK as TopK
     from wye.moe.selection import TopP as TopP
+    from wye.moe.token_graph import GraphSmoothing as GraphSmoothing
     from wye.moe.training import evaluate as evaluate
     from wye.moe.training import train as train
     from wye.moe.training_log_file import load_log as load_log
     from wye.moe.training_log_file import save_log as save_log
+    from wye.moe.vision import VisionTransformer as VisionTransformer
     from wye.moe.yolo_master import EsMoE as EsMoE
 
 _HOME = {
@@ -63,6 +72,7 @@ _HOME = {
     "Context": "base",
     "Contracts": "base",
     "CosineScores": "scores",
+    "DepthCell": "recurrent",
     "DualPrices": "balance",
     "EntropyLoss": "balance",
     "EsMoE": "yolo_master",
@@ -70,18 +80,24 @@ _HOME = {
     "Experts": "experts",
     "FeedForward": "experts",
     "Gate": "gates",
+    "GraphSmoothing": "token_graph",
     "LanguageModel": "language_model",
     "LinearScores": "scores",
     "LoadBalanceLoss": "balance",
     "LossFreeBias": "balance",
     "MoEError": "base",
     "MoELayer": "layer",
+    "OpenScores": "open_targets",
+    "Opening": "open_targets",
+    "RecurrentScores": "recurrent",
     "RoutedModule": "base",
     "Router": "base",
     "Routing": "base",
     "Shape": "build",
     "TopK": "selection",
     "TopP": "selection",
+    "UniformDraw": "draws",
+    "VisionTransformer": "vision",
     "ZLoss": "balance",
     "after_step": "base",
     "aux_loss": "losses",
@@ -100,11 +116,13 @@ _HOME = {
     "routed_layers": "base",
     "router_names": "registry",
     "run_experts": "dispatch",
+    "same_draws": "draws",
     "save_log": "training_log_file",
     "save_trace": "recording",
     "system_names": "registry",
     "track": "base",
     "train": "training",
+    "two_draws": "consistency",
 }
 
 __all__ = sorted(_HOME)

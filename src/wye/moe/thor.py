@@ -13,6 +13,7 @@ here. In evaluation the default is one draw per sentence, a hash of its first to
 repeat (ours); `wye.moe.draws.inference` gives a generator, another unit, the mean of all experts
 ("ensemble", ours) or expert 0 ("fixed"). Beams of one sentence must share its draw: `same_draws`.
 
+In a model of somebody else's, `wye.attach(model, "thor", every=1)` gives every layer its own draws.
 An untrained or badly trained set of experts does not agree: the published gains are in low-data
 translation, where the second term regularises.
 """
