@@ -1,5 +1,9 @@
 """Global-batch LBL: scopes, the identity between them, counts that are right."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -205,3 +209,19 @@ def test_the_router_can_stand_alone():
     router = get_router("global_batch_lbl", WIDTH, EXPERTS, scope="ranks").train()
     x = micro_batches(1)[0]
     assert "balance" in router(x, make_context(x)).losses
+
+
+def test_loads_counted_over_two_processes_give_the_loss_of_one(tmp_path):
+    worker = Path(__file__).with_name("ranks_worker.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), "2", str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    failed = [text for process, text in zip(processes, said, strict=True) if process.returncode]
+    assert not failed, failed[0]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from wye.moe.balance import LoadBalanceLoss as LoadBalanceLoss
     from wye.moe.balance import LossFreeBias as LossFreeBias
     from wye.moe.balance import ZLoss as ZLoss
+    from wye.moe.balanced_selections import AssignmentSelection as AssignmentSelection
+    from wye.moe.balanced_selections import SinkhornSelection as SinkhornSelection
     from wye.moe.base import Context as Context
     from wye.moe.base import Contracts as Contracts
     from wye.moe.base import MoEError as MoEError
@@ -30,13 +32,18 @@ if TYPE_CHECKING:
     from wye.moe.experts import ExpertBank as ExpertBank
     from wye.moe.experts import Experts as Experts
     from wye.moe.experts import FeedForward as FeedForward
+    from wye.moe.fixed_selections import HashedSelection as HashedSelection
+    from wye.moe.fixed_selections import UniformSelection as UniformSelection
     from wye.moe.gates import Gate as Gate
+    from wye.moe.global_balance import GlobalBalanceLoss as GlobalBalanceLoss
+    from wye.moe.global_balance import global_batch as global_batch
     from wye.moe.language_model import LanguageModel as LanguageModel
     from wye.moe.language_model import load_language_model as load_language_model
     from wye.moe.layer import MoELayer as MoELayer
     from wye.moe.losses import aux_loss as aux_loss
     from wye.moe.losses import carry as carry
     from wye.moe.losses import loss_scale as loss_scale
+    from wye.moe.online_prices import OnlinePrices as OnlinePrices
     from wye.moe.open_targets import Opening as Opening
     from wye.moe.open_targets import OpenScores as OpenScores
     from wye.moe.recording import load_trace as load_trace
@@ -54,9 +61,11 @@ if TYPE_CHECKING:
     from wye.moe.schedules import expert_schedule as expert_schedule
     from wye.moe.scores import CosineScores as CosineScores
     from wye.moe.scores import LinearScores as LinearScores
+    from wye.moe.scores import NoisyScores as NoisyScores
     from wye.moe.selection import Capped as Capped
     from wye.moe.selection import TopK as TopK
     from wye.moe.selection import TopP as TopP
+    from wye.moe.soft_moe import SoftMoE as SoftMoE
     from wye.moe.token_graph import GraphSmoothing as GraphSmoothing
     from wye.moe.training import evaluate as evaluate
     from wye.moe.training import train as train
@@ -64,8 +73,10 @@ if TYPE_CHECKING:
     from wye.moe.training_log_file import save_log as save_log
     from wye.moe.vision import VisionTransformer as VisionTransformer
     from wye.moe.yolo_master import EsMoE as EsMoE
+    from wye.moe.zero_cost import WithZeroCost as WithZeroCost
 
 _HOME = {
+    "AssignmentSelection": "balanced_selections",
     "Balance": "balance",
     "Capped": "selection",
     "ComposedRouter": "router",
@@ -80,13 +91,17 @@ _HOME = {
     "Experts": "experts",
     "FeedForward": "experts",
     "Gate": "gates",
+    "GlobalBalanceLoss": "global_balance",
     "GraphSmoothing": "token_graph",
+    "HashedSelection": "fixed_selections",
     "LanguageModel": "language_model",
     "LinearScores": "scores",
     "LoadBalanceLoss": "balance",
     "LossFreeBias": "balance",
     "MoEError": "base",
     "MoELayer": "layer",
+    "NoisyScores": "scores",
+    "OnlinePrices": "online_prices",
     "OpenScores": "open_targets",
     "Opening": "open_targets",
     "RecurrentScores": "recurrent",
@@ -94,10 +109,14 @@ _HOME = {
     "Router": "base",
     "Routing": "base",
     "Shape": "build",
+    "SinkhornSelection": "balanced_selections",
+    "SoftMoE": "soft_moe",
     "TopK": "selection",
     "TopP": "selection",
     "UniformDraw": "draws",
+    "UniformSelection": "fixed_selections",
     "VisionTransformer": "vision",
+    "WithZeroCost": "zero_cost",
     "ZLoss": "balance",
     "after_step": "base",
     "aux_loss": "losses",
@@ -106,6 +125,7 @@ _HOME = {
     "evaluate": "training",
     "expert_schedule": "schedules",
     "get_router": "registry",
+    "global_batch": "global_balance",
     "load_language_model": "language_model",
     "load_log": "training_log_file",
     "load_trace": "recording",

@@ -118,7 +118,8 @@ class GlobalBalanceLoss(Balance):
             counts = self._known_E.clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(counts)
-        return counts.float() / counts.sum().clamp(min=1)
+        share: Tensor = counts.float() / counts.sum().clamp(min=1)
+        return share
 
     def _part(self, n_tokens: int) -> float:
         """Micro-batches of unequal size weigh by their tokens, though their mean is taken."""

@@ -84,7 +84,8 @@ def stay_probability(scored: Scored, k: int) -> Tensor:
     best = noisy.topk(k + 1, dim=1).values
     inside, outside = best[:, k : k + 1], best[:, k - 1 : k]
     threshold = torch.where(noisy > inside, inside, outside)
-    return torch.special.ndtr((clean - threshold) / noise)
+    stays: Tensor = torch.special.ndtr((clean - threshold) / noise)
+    return stays
 
 
 def router(

@@ -11,11 +11,11 @@ Shape letters: S tokens, E experts, N window, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wye.core import effective_count, fold, histogram_prices, left_values, window_prices
 from wye.moe.balance import Balance, Routed, checked_shares, keep_float32
@@ -99,7 +99,7 @@ class OnlinePrices(Balance):
         return {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> OnlinePrices:
-        apply = super()._apply
+        apply: Callable[..., nn.Module] = super()._apply
         return keep_float32(self, ("price_E", "values_NE", "counts_EB"), lambda: apply(fn, recurse))
 
     def extra_repr(self) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wye.core import Plan
 from wye.moe.base import MoEError
+from wye.moe.experts import BankView, Experts
 
 
 class WithZeroCost(nn.Module):
@@ -29,7 +30,7 @@ class WithZeroCost(nn.Module):
         n_real: those that compute.
 
     Args:
-        experts: module `(x_SD, plan) -> y_SD` with `n_experts` and `width`.
+        experts: those that compute.
         identity, zero, constant: how many of each kind.
 
     Raises:
@@ -37,13 +38,13 @@ class WithZeroCost(nn.Module):
     """
 
     def __init__(
-        self, experts: nn.Module, *, identity: int = 0, zero: int = 0, constant: int = 0
+        self, experts: Experts | BankView, *, identity: int = 0, zero: int = 0, constant: int = 0
     ) -> None:
         super().__init__()
         extra = n_zero_cost(identity=identity, zero=zero, constant=constant)
         self.experts = experts
-        self.n_real = int(experts.n_experts)
-        self.width = int(experts.width)
+        self.n_real = experts.n_experts
+        self.width = experts.width
         self.identity, self.zero, self.constant = identity, zero, constant
         self.n_experts = self.n_real + extra
         self.values = nn.Parameter(torch.zeros(constant, self.width)) if constant else None
@@ -84,5 +85,5 @@ def n_zero_cost(*, identity: int = 0, zero: int = 0, constant: int = 0) -> int:
 
 def _gate(plan: Plan) -> Tensor:
     """Total weight of the pairs of every token, float32 `[S]`."""
-    weight = plan.weight.float()
+    weight: Tensor = plan.weight.float()
     return weight.new_zeros(plan.n_sources).index_add(0, plan.source, weight)

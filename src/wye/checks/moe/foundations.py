@@ -27,6 +27,7 @@ from wye.moe.base import routed_layers
 from wye.moe.fixed_selections import HashedSelection
 from wye.moe.language_model import LanguageModel
 from wye.moe.masked_objective import VOCABULARY, masked_loss
+from wye.moe.router import ComposedRouter
 from wye.moe.soft_moe import SoftMoE
 from wye.moe.training import TrainingLog
 
@@ -85,8 +86,9 @@ def measure_gates(
     """How far the gates of a token are from adding up to the scale of the gate rule."""
     off = []
     for layer in routed_layers(model).values():
-        total = layer.last.plan.dense().sum(dim=1)
-        off.append(float((total - layer.router.gate.scale).abs().max()))
+        if isinstance(layer.router, ComposedRouter):
+            total = layer.last.plan.dense().sum(dim=1)
+            off.append(float((total - layer.router.gate.scale).abs().max()))
     return {**early(log), "exact": max(off)}
 
 

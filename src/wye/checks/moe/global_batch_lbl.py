@@ -50,13 +50,13 @@ def measured(
     corpus: dict[str, list[NDArray[np.float64]]] = {name: [] for name in layers}
     within: dict[str, list[float]] = {name: [] for name in layers}
     losses = []
-    for part in flat.split(HELD_OUT):
+    for part in torch.split(flat, HELD_OUT):
         starts = torch.linspace(0, len(part) - LENGTH - 1, SEQUENCES).long()
         windows = part[starts[:, None] + torch.arange(LENGTH + 1)]
         total = {name: np.zeros(SHAPE.n_experts) for name in layers}
         top = {name: np.zeros(SHAPE.n_experts) for name in layers}
         loss = 0.0
-        for some in windows.split(BATCH):
+        for some in torch.split(windows, BATCH):
             with torch.no_grad():
                 loss += float(next_token_loss(model, some, torch.Generator())) * len(some)
             for name, layer in layers.items():

@@ -146,7 +146,7 @@ def paced(arms: Mapping[str, float], text: bytes) -> dict[str, float]:
             window = reader.windows(generator)
             for name, model in models.items():
                 started = time.perf_counter()
-                next_token_loss(model, window, generator).backward()
+                torch.autograd.backward(next_token_loss(model, window, generator))
                 optimisers[name].step()
                 optimisers[name].zero_grad(set_to_none=True)
                 after_step(model)

@@ -55,7 +55,8 @@ def assign_by_exchange(
         excess[path[0]] -= 1
         excess[path[-1]] += 1
         stale = path
-    return place[:n_sources]
+    chosen: NDArray[np.int64] = place[:n_sources]
+    return chosen
 
 
 def _refresh(
