@@ -38,6 +38,7 @@ SYSTEMS: dict[str, str] = {
     "openmoe": "openmoe",
     "promoe": "promoe",
     "random": "random_routing",
+    "read-me": "read_me",
     "rexmoe": "rexmoe",
     "selective-sinkhorn": "selective_sinkhorn",
     "shared_experts": "shared_experts",

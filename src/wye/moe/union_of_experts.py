@@ -33,7 +33,6 @@ Shape letters: S tokens, E experts (n of the paper), B sequences, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -46,7 +45,6 @@ from wye.moe.compacted_attention import LanguageModelHeads, RoutedHeads
 from wye.moe.decompose import decompose_mlp
 from wye.moe.decompose_attention import decompose_attention
 from wye.moe.experts import Experts, FeedForward
-from wye.moe.gates import Gate
 from wye.moe.language_model import LanguageModel
 from wye.moe.layer import MoELayer
 from wye.moe.quantile import RunningQuantile
@@ -55,28 +53,11 @@ from wye.moe.scores import LinearScores, Scored, Scores
 from wye.moe.selection import Candidates, Selection, TopK
 from wye.moe.sequence_choice import best_per_sequence
 from wye.moe.thresholds import chosen_where
+from wye.moe.unit_gate import UnitGate
 
 Routes = Literal["tokens", "sequences"]
 SEES_THE_FUTURE = Contracts(causal=False, batch_invariant=True, padding=True)
 _EPS = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitGate(Gate):
-    """Every weight is 1; with `learned`, its gradient is that of the logarithm of the affinity.
-
-    Attributes:
-        learned: whether the gate gets a gradient.
-    """
-
-    learned: bool = True
-
-    def weigh(self, plan: Plan, affinity: Tensor | None = None, *, k: int | None = None) -> Plan:
-        weight = super().weigh(plan, affinity, k=k).weight
-        if not self.learned:
-            return plan.with_weight(torch.ones_like(weight.detach()))
-        weight = weight.clamp(min=torch.finfo(weight.dtype).tiny)
-        return plan.with_weight(weight / weight.detach())
 
 
 class UnionChoice(Selection):

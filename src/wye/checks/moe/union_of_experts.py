@@ -39,7 +39,8 @@ from wye.moe.selection import Candidates, Selection
 from wye.moe.switch import build as switch
 from wye.moe.thresholds import chosen_where
 from wye.moe.training import TrainingLog, evaluate
-from wye.moe.union_of_experts import UnionMLP, UnitGate, build, route_heads, router
+from wye.moe.union_of_experts import UnionMLP, build, route_heads, router
+from wye.moe.unit_gate import UnitGate
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
