@@ -42,7 +42,7 @@ def step(layer, batches) -> tuple[list[float], torch.Tensor]:
             one.count(x)
         for x in batches:
             loss = layer.router(x, make_context(x)).losses["balance"]
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             (loss / len(batches)).backward()
     return losses, layer.router.scores.weight.grad.clone()
 
