@@ -143,3 +143,18 @@ def test_an_assignment_that_cannot_be_is_refused():
     allowed = np.array([[True, False]] * 3 + [[True, True]])
     with pytest.raises(SelectionError, match="no plan"):
         assignment(s, 1, allowed=allowed)
+
+
+def test_prices_are_the_same_in_every_array_library():
+    strict = pytest.importorskip("array_api_strict")
+    s = skewed(50, 4)
+    results = []
+    for convert in (np.asarray, strict.asarray):
+        price, share = convert(np.full(4, 0.1)), convert(np.array([0.1, 0.2, 0.3, 0.4]))
+        left = left_values(convert(s), price, 2)
+        counts = fold(convert(np.zeros((4, 16))), left, window=20)
+        total = effective_count(50, 20)
+        parts = (left, window_prices(left, share), counts, histogram_prices(counts, total, share))
+        results.append([np.asarray(part) for part in parts])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
