@@ -328,3 +328,13 @@ def test_what_cannot_work_is_refused() -> None:
         two_draws(lambda: (torch.ones(1, 1), torch.ones(())), alpha=-1)
     empty = get_router("thor", D, E).train()(torch.zeros(0, D), Context(batch=0, length=3))
     assert len(empty.plan) == 0
+
+
+def test_hashed_draws_compile_in_one_graph() -> None:
+    router = get_router("thor", D, E).eval()
+    context = Context(batch=2, length=6, token_ids=torch.arange(12))
+    x = torch.randn(12, D)
+    compiled = torch.compile(
+        lambda: router(x, context).plan.target, backend="eager", fullgraph=True
+    )
+    assert torch.equal(compiled(), router(x, context).plan.target)

@@ -69,7 +69,7 @@ def hashed(
             f"ids are {ids.dtype} of shape {tuple(ids.shape)}, expected integers [S]"
         )
     ids = xp.astype(ids, xp.int64)
-    offset = int(_mix(np.asarray([seed], dtype=np.int64))[0])
+    offset = _mixed(seed)
     targets = _mix(arrays.arange(n_targets, ids) + offset)
     bits = _mix(_mix(ids)[:, None] + targets[None, :])
     draws = xp.astype(_shift(bits, 11), xp.float64) / float(1 << 53)
@@ -116,6 +116,16 @@ def _mix(x: Array) -> Array:
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
+
+
+def _mixed(seed: int) -> int:
+    """`_mix` of one Python number, which `torch.compile` folds into a constant."""
+    bits = (1 << 64) - 1
+    x = (seed + _GOLDEN) & bits
+    x = ((x ^ (x >> 30)) * _MIX_1) & bits
+    x = ((x ^ (x >> 27)) * _MIX_2) & bits
+    x ^= x >> 31
+    return x - (1 << 64) if x >> 63 else x
 
 
 def _shift(x: Array, n: int) -> Array:
