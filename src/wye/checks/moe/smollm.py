@@ -8,10 +8,11 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,6 @@ def _quiet() -> Iterator[Any]:
                 'pip install "wye[transformers]"'
             )
     transformers: Any = import_module("transformers")
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
+    # Its reader of GGUF files draws bars of its own, which no setting turns off.
+    with redirect_stderr(StringIO()):
         yield transformers
-    finally:
-        if shown:
-            bars.enable_progress_bar()
