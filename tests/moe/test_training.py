@@ -1,6 +1,7 @@
 """Training: repeatable, right under accumulation, and written down as it happened."""
 
 import io
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from wye.moe import (
     LinearScores,
     MoEError,
     MoELayer,
+    Shape,
     TopK,
     TopP,
     ZLoss,
@@ -275,3 +277,14 @@ def test_the_bar_shows_loss_balance_and_speed():
         report(step)
     for shown in ("loss 2.345", "MaxVio 0.67", "8,901 tokens/s", "1/1"):
         assert shown in screen.getvalue()
+
+
+def test_predicting_next_tokens_through_a_router_that_sees_them_warns():
+    shape = Shape(n_layers=1, width=8, hidden=8, n_experts=2, k=1)
+    seeing = LanguageModel.build("expert_choice", shape, length=8, n_heads=2)
+    with pytest.warns(UserWarning, match="route a token by later ones"):
+        train(seeing, bytes(range(200)), steps=1, batch=2, length=8)
+    blind = LanguageModel.build("top_k", shape, length=8, n_heads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(blind, bytes(range(200)), steps=1, batch=2, length=8)

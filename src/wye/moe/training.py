@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from wye.core import max_violation
-from wye.moe.base import MoEError, RoutedModule, after_step, routed_layers
+from wye.moe.base import MoEError, RoutedModule, Router, after_step, routed_layers
 from wye.moe.global_balance import GlobalBatch, needs_counting
 from wye.moe.losses import aux_loss, loss_scale
 from wye.moe.text_windows import WindowReader, cut_windows, ids_of
@@ -180,12 +181,17 @@ def train(
 
     Raises:
         MoEError: sizes that make no sense, too little text, a loss that is not finite.
+
+    Warns:
+        UserWarning: next tokens are predicted through a router that sees them.
     """
     for name, value in {"steps": steps, "batch": batch, "micro_batches": micro_batches}.items():
         if value < 1:
             raise MoEError(f"{name}={value}, expected at least 1")
     if schedule not in ("constant", "cosine"):
         raise MoEError(f"schedule={schedule!r}, expected 'constant' or 'cosine'")
+    if objective is next_token_loss:
+        _warn_of_later_tokens(model)
     device = _device(model)
     read = WindowReader(text, batch, length)
     optimiser = torch.optim.AdamW(
@@ -214,6 +220,20 @@ def train(
     finally:
         model.train(was_training)
     return book.log(batch * length * micro_batches)
+
+
+def _warn_of_later_tokens(model: nn.Module) -> None:
+    seeing = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Router) and not module.contracts.causal
+    ]
+    if seeing:
+        warnings.warn(
+            f"{seeing} route a token by later ones, so that the loss of predicting the next token "
+            "flatters: train on a masked objective, or measure by generation",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()
