@@ -1,4 +1,4 @@
-"""Graph of Tokens: does smoothing over attention steady routing, and does it harm training?
+"""Graph of Tokens (arXiv 2505.00792): is routing over attention steadier, and as good to train?
 
 A. Real attention, no training: MiniLM on 240 docstrings of the standard library, see
    `wye.checks.moe.token_graphs`. Averaging alone steadies scores: the bar is a random graph.

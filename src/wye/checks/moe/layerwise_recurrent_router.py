@@ -1,4 +1,4 @@
-"""RMoE against a linear router: no worse in loss, and layers that know of one another.
+"""RMoE (arXiv 2408.06793): no worse in loss than a linear router, and layers that know each other.
 
 A byte language model on the source of Python's standard library: 6 layers, D 96, 8 experts of
 width 48, top 2, sequences of 128, 500 steps of batch 16. Arms: a linear router, RMoE (cell of width

@@ -1,4 +1,4 @@
-"""ReXMoE: are the neighbours' experts used, without harm, and does opening them slowly help?
+"""ReXMoE (arXiv 2510.17483): are neighbours' experts used, and does opening them slowly help?
 
 A byte language model on the source of Python's standard library: 6 layers, D 96, 8 experts of
 width 48 per layer, top 2, sequences of 128, 600 steps of batch 16, balance weight 0.01. Arms: base

@@ -1,4 +1,4 @@
-"""THOR where data are scarce: do experts learn to agree, and is one draw as good as a router?
+"""THOR (arXiv 2110.04260) where data are scarce: do experts agree, and is one draw good enough?
 
 A byte language model on 60 KB of the source of Python's standard library, held out on other files:
 4 layers, D 64, 4 experts of width 256 in every second layer, sequences of 64, 600 updates of batch
