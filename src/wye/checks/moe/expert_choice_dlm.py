@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wye.checks.base import CheckContext
 
 SHAPE = Shape(n_layers=4, width=96, hidden=48, n_experts=16, k=3)
-STEPS, BATCH, LENGTH, VOCABULARY = 800, 32, 128, 257
+STEPS, BATCH, LENGTH, VOCABULARY = 400, 32, 128, 257
 K_MIN, K_MAX = 1, 5
 COST_SLACK, LOSS_SLACK = 0.03, 0.02
 _HELD_OUT_BATCHES = 8
