@@ -35,7 +35,7 @@ ARMS = (
 )
 MODALITIES = ("behaviour", "about", "members")
 FILES = 600
-WIDTH, EPOCHS, BATCH, RATE, DECAY = 64, 30, 256, 5e-3, 1e-4
+WIDTH, EPOCHS, BATCH, RATE, DECAY = 64, 30, 128, 1e-3, 1e-4
 TOP = 10
 SHARPER = 0.1
 COVERED = 0.6
