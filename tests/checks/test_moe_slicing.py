@@ -10,11 +10,11 @@ from wye.checks.moe import expert_choice_dlm, read_me, union_of_experts
 from wye.moe.base import Context
 from wye.moe.build import Shape
 from wye.moe.expert_choice_dlm import build
-from wye.moe.language_model import LanguageModel
-from wye.moe.masked_diffusion import denoising_loss
-from wye.moe.pregate import Pregate
-from wye.moe.selection import Candidates
-from wye.moe.training import train
+from wye.moe.learning.masked_diffusion import denoising_loss
+from wye.moe.learning.training import train
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.models.pregate import Pregate
+from wye.moe.parts.selection import Candidates
 
 pytestmark = pytest.mark.torch
 

@@ -11,8 +11,8 @@ from wye.checks.moe import blockffn, dynamic_moe, dynamoe, yolo_master
 from wye.checks.moe.fitting import fit
 from wye.checks.moe.held_out import held_out_tokens
 from wye.moe.build import Shape
-from wye.moe.language_model import LanguageModel
-from wye.moe.training import train
+from wye.moe.learning.training import train
+from wye.moe.models.language_model import LanguageModel
 
 pytestmark = pytest.mark.torch
 

@@ -18,8 +18,8 @@ from wye.moe import (
     ZLoss,
     after_step,
 )
-from wye.moe.gates import Gate
-from wye.moe.scores import LinearScores
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
 
 WIDTH, EXPERTS, MICRO = 6, 4, 3
 

@@ -10,10 +10,10 @@ import torch
 
 from wye.core import capped, dual_bound, dual_prices, max_violation, top_k
 from wye.moe import DualPrices, MoEError, get_router
-from wye.moe.balance import fixed_jitter, quota_of
 from wye.moe.base import after_step, make_context
 from wye.moe.bip_balancing import RetainedScore
-from wye.moe.online_prices import OnlinePrices
+from wye.moe.parts.balance import fixed_jitter, quota_of
+from wye.moe.parts.online_prices import OnlinePrices
 
 pytestmark = pytest.mark.torch
 

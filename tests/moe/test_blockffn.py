@@ -7,16 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from wye.moe import MoELayer, Shape, build_layers, get_router
-from wye.moe.balance import Routed
 from wye.moe.base import Context
-from wye.moe.chunks import chunks_of
 from wye.moe.diagnostics.sparsity import chunk_sparsity, token_sparsity
 from wye.moe.experts import Experts
-from wye.moe.loss_weight import RatioWeight, TargetWeight
-from wye.moe.scores import Scored
-from wye.moe.selection import Candidates
-from wye.moe.sparsity_losses import ChunkLoss, L1Loss, LocalityLoss, chunk_use, locality
-from wye.moe.thresholds import Positive
+from wye.moe.parts.balance import Routed
+from wye.moe.parts.chunks import chunks_of
+from wye.moe.parts.loss_weight import RatioWeight, TargetWeight
+from wye.moe.parts.scores import Scored
+from wye.moe.parts.selection import Candidates
+from wye.moe.parts.sparsity_losses import ChunkLoss, L1Loss, LocalityLoss, chunk_use, locality
+from wye.moe.parts.thresholds import Positive
 
 pytestmark = pytest.mark.torch
 

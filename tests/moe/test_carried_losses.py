@@ -26,10 +26,10 @@ from wye.moe import (
     loss_scale,
     track,
 )
-from wye.moe.balance import Balance
-from wye.moe.gates import Gate
 from wye.moe.losses import aux_losses
-from wye.moe.scores import LinearScores
+from wye.moe.parts.balance import Balance
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
 
 pytestmark = pytest.mark.torch
 D, E = 6, 4

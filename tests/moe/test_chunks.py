@@ -5,8 +5,8 @@ import torch
 
 from wye.core import Plan, PlanError, top_k
 from wye.moe.base import Context, MoEError
-from wye.moe.chunks import chunks_of, consecutive, run_by_chunk, union_over_chunks
 from wye.moe.experts import Experts
+from wye.moe.parts.chunks import chunks_of, consecutive, run_by_chunk, union_over_chunks
 
 pytestmark = pytest.mark.torch
 

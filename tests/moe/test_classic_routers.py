@@ -9,15 +9,15 @@ import torch
 
 from wye.core import Plan, SelectionError, top_k
 from wye.moe import Experts, MoEError, Shape, build_layers, get_router
-from wye.moe.balanced_selections import AssignmentSelection, SinkhornSelection
 from wye.moe.base import after_step, make_context
-from wye.moe.gates import Gate
-from wye.moe.language_model import LanguageModel
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.noisy_top_k import stay_probability
-from wye.moe.scores import LinearScores, NoisyScores, Scored
-from wye.moe.selection import Candidates
+from wye.moe.parts.balanced_selections import AssignmentSelection, SinkhornSelection
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores, NoisyScores, Scored
+from wye.moe.parts.selection import Candidates
+from wye.moe.parts.zero_cost import WithZeroCost
 from wye.moe.soft_moe import SoftMoE
-from wye.moe.zero_cost import WithZeroCost
 
 pytestmark = pytest.mark.torch
 
@@ -563,7 +563,7 @@ def test_no_tokens_give_an_empty_plan(name):
 
 
 def test_masked_prediction_hides_bytes_and_learns_from_those_alone():
-    from wye.moe.masked_objective import MASK, masked_loss
+    from wye.moe.learning.masked_objective import MASK, masked_loss
 
     class Spy(torch.nn.Module):
         def forward(self, ids):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from wye.core import Plan
 from wye.moe.base import Context, MoEError
-from wye.moe.compacted_attention import compacted_attention
-from wye.moe.decompose_attention import HeadWeights, decompose_attention
-from wye.moe.language_model import Attention
-from wye.moe.rotary import rotary_turns, turned
+from wye.moe.models.compacted_attention import compacted_attention
+from wye.moe.models.language_model import Attention
+from wye.moe.models.rotary import rotary_turns, turned
+from wye.moe.surgery.decompose_attention import HeadWeights, decompose_attention
 
 pytestmark = pytest.mark.torch
 

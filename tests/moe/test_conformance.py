@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from wye.core import Plan, expert_choice, top_k
 from wye.moe import Contracts, Routing, Shape, system_names
-from wye.moe.balance import LossFreeBias
 from wye.moe.base import Context, Router
 from wye.moe.build import routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import LossFreeBias
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Capped, TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Capped, TopK
 from wye.testing import MOE_SYSTEM_CHECKS, check_moe_system
 from wye.testing.moe_model import SHAPE, as_builder
 

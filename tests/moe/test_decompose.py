@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from wye.moe import Experts, FeedForward, MoEError
-from wye.moe.decompose import MLPWeights, decompose_mlp, read_mlp
+from wye.moe.surgery.decompose import MLPWeights, decompose_mlp, read_mlp
 
 pytestmark = pytest.mark.torch
 

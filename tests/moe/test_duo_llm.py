@@ -11,9 +11,9 @@ from wye.checks.moe.duo_llm import on_route, token_losses
 from wye.core import SelectionError
 from wye.moe import Context, LanguageModel, MoEError, Shape, after_step, build_layers
 from wye.moe.base import make_context, routed_layers
+from wye.moe.diagnostics.route_oracle import Regret, all_routes, beam_oracle, null_oracle, oracle
 from wye.moe.duo_llm import BIG, SKIP, SMALL, BudgetRouter, RandomRouter, budget_loss, learn_routes
-from wye.moe.route_oracle import Regret, all_routes, beam_oracle, null_oracle, oracle
-from wye.moe.unequal_experts import UnequalExperts
+from wye.moe.parts.unequal_experts import UnequalExperts
 
 pytestmark = pytest.mark.torch
 SHAPE = Shape(n_layers=3, width=16, hidden=32, n_experts=2, k=1)

@@ -7,7 +7,7 @@ import torch
 
 from wye.moe import Shape, build_layers, get_router
 from wye.moe.base import Context, MoEError
-from wye.moe.thresholds import percentile_fan_out
+from wye.moe.parts.thresholds import percentile_fan_out
 
 pytestmark = pytest.mark.torch
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wye.moe import MoEError, get_router
 from wye.moe.base import make_context
-from wye.moe.entropy_schedule import EntropySchedule
+from wye.moe.parts.entropy_schedule import EntropySchedule
 
 pytestmark = pytest.mark.torch
 

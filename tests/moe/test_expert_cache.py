@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wye.moe.base import MoEError
-from wye.moe.expert_cache import ExpertCache, simulate_cache
+from wye.moe.serving.expert_cache import ExpertCache, simulate_cache
 
 pytestmark = pytest.mark.torch
 

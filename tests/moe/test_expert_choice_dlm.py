@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from wye.core import load_balance, max_violation
-from wye.moe.balance import LoadBalanceLoss, ZLoss
 from wye.moe.base import Context, MoEError, routed_layers
 from wye.moe.build import Shape, routed_stack
 from wye.moe.expert_choice_dlm import build, norm_scales, retrofit, router
-from wye.moe.gates import Gate
-from wye.moe.language_model import LanguageModel
-from wye.moe.mask_schedules import MaskSchedule
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.balance import LoadBalanceLoss, ZLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.mask_schedules import MaskSchedule
+from wye.moe.parts.scores import LinearScores, NoScores
+from wye.moe.parts.selection import Capped, Selection, TopK, TopP
 from wye.moe.registry import build_layers
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores, NoScores
-from wye.moe.selection import Capped, Selection, TopK, TopP
 
 pytestmark = pytest.mark.torch
 

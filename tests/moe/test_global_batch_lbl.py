@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from wye.moe import LanguageModel, MoEError, Shape, build_layers, get_router
 from wye.moe.base import after_step, make_context
-from wye.moe.global_balance import GlobalBalanceLoss, global_batch
+from wye.moe.learning.training import train
 from wye.moe.losses import aux_loss, loss_scale
-from wye.moe.training import train
+from wye.moe.parts.global_balance import GlobalBalanceLoss, global_batch
 
 pytestmark = pytest.mark.torch
 
@@ -153,7 +153,7 @@ def test_the_local_term_adds_a_share_of_the_micro_loss():
 
 
 def test_the_pass_that_counts_leaves_no_trace_in_other_controllers():
-    from wye.moe.balance import LossFreeBias
+    from wye.moe.parts.balance import LossFreeBias
 
     layer = made("exact")
     layer.router.balance.append(LossFreeBias(EXPERTS))
@@ -179,7 +179,7 @@ def test_training_counts_beforehand_and_reads_one_text_per_micro_batch():
 
     def objective(model, ids, generator):
         seen.append((bool(torch.is_grad_enabled()), int(ids.min()) // 100, int(ids.max()) // 100))
-        from wye.moe.training import next_token_loss
+        from wye.moe.learning.training import next_token_loss
 
         return next_token_loss(model, ids, generator)
 

@@ -17,8 +17,9 @@ from wye.moe import (
     get_router,
     routed_layers,
 )
-from wye.moe.selection import Candidates
-from wye.moe.token_graph import (
+from wye.moe.models.vision import VisionTransformer, cut
+from wye.moe.parts.selection import Candidates
+from wye.moe.parts.token_graph import (
     AttentionGraph,
     CosineGraph,
     GraphSmoothing,
@@ -26,7 +27,6 @@ from wye.moe.token_graph import (
     TokenGraph,
     posterior_attention,
 )
-from wye.moe.vision import VisionTransformer, cut
 
 pytestmark = pytest.mark.torch
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from wye.moe import Context, MoEError, TopK
-from wye.moe.group_limited import GroupLimitedTopK
-from wye.moe.selection import Candidates
+from wye.moe.parts.group_limited import GroupLimitedTopK
+from wye.moe.parts.selection import Candidates
 
 pytestmark = pytest.mark.torch
 

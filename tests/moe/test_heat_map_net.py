@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from wye.checks.moe.digit_scenes import EDGES, scenes
 from wye.checks.moe.yolo_master import _f1
 from wye.moe.base import MoEError
-from wye.moe.heat_map_net import HeatMapNet, focal_loss, peaks
-from wye.moe.residual_mlp import ResidualMLP
+from wye.moe.models.heat_map_net import HeatMapNet, focal_loss, peaks
+from wye.moe.models.residual_mlp import ResidualMLP
 
 pytestmark = pytest.mark.torch
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from wye.moe import Context, LanguageModel, MoEError, Shape, build_layers, get_router
-from wye.moe.recurrent import DepthCell, RecurrentScores
+from wye.moe.parts.recurrent import DepthCell, RecurrentScores
 
 pytestmark = pytest.mark.torch
 SHAPE = Shape(n_layers=3, width=12, hidden=8, n_experts=5, k=2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wye.core import Plan
 from wye.moe.base import MoEError
-from wye.moe.lookahead import LookaheadBatcher, arrival_batches, lookahead_batches
+from wye.moe.serving.lookahead import LookaheadBatcher, arrival_batches, lookahead_batches
 
 pytestmark = pytest.mark.torch
 

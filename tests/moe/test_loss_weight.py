@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from wye.moe.base import MoEError
-from wye.moe.loss_weight import LossWeight, RatioWeight, TargetWeight, as_weight
+from wye.moe.parts.loss_weight import LossWeight, RatioWeight, TargetWeight, as_weight
 
 pytestmark = pytest.mark.torch
 

@@ -5,8 +5,8 @@ import torch
 
 from wye.moe import MoEError
 from wye.moe.base import Context
-from wye.moe.light_graph import content_edges, normalised_adjacency, propagate
 from wye.moe.magnet import Magnet, Role, RoleMixture, pairwise_loss, role_templates
+from wye.moe.models.light_graph import content_edges, normalised_adjacency, propagate
 
 pytestmark = pytest.mark.torch
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from wye.moe.base import MoEError
 from wye.moe.build import Shape
-from wye.moe.language_model import LanguageModel
-from wye.moe.masked_diffusion import (
+from wye.moe.learning.masked_diffusion import (
     Masked,
     denoiser_of,
     denoising_loss,
@@ -21,7 +20,8 @@ from wye.moe.masked_diffusion import (
     sample_masked,
     score_denoiser,
 )
-from wye.moe.training import train
+from wye.moe.learning.training import train
+from wye.moe.models.language_model import LanguageModel
 
 pytestmark = pytest.mark.torch
 

@@ -8,10 +8,10 @@ import torch
 
 from wye.core import Plan
 from wye.moe import Context, FeedForward, MoEError, MoELayer, Shape, build_layers, get_router
-from wye.moe.balance import Routed
 from wye.moe.openmoe import next_token_and_output_z
-from wye.moe.scores import Scored
-from wye.moe.selection import Candidates
+from wye.moe.parts.balance import Routed
+from wye.moe.parts.scores import Scored
+from wye.moe.parts.selection import Candidates
 from wye.testing import ContractError, check_causal
 
 pytestmark = pytest.mark.torch

@@ -7,7 +7,7 @@ import torch
 
 from wye.moe import MoEError, MoELayer, Shape, build_layers, get_router
 from wye.moe.base import make_context
-from wye.moe.diffusion_transformer import (
+from wye.moe.models.diffusion_transformer import (
     DiffusionTransformer,
     draw_times,
     drop_labels,

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from wye.moe import MoELayer, Shape, build_layers, get_router, record
-from wye.moe.balance import DualPrices, LossFreeBias
 from wye.moe.base import Context, MoEError
 from wye.moe.experts import ExpertBank, Experts
-from wye.moe.gates import Gate
-from wye.moe.prune import cut, prune, usage
+from wye.moe.parts.balance import DualPrices, LossFreeBias
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import CosineScores, LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter, Transform
-from wye.moe.scores import CosineScores, LinearScores
-from wye.moe.selection import TopK
+from wye.moe.surgery.prune import cut, prune, usage
 from wye.moe.yolo_master import EsMoE
 
 pytestmark = pytest.mark.torch

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wye.moe.base import MoEError
-from wye.moe.quantile import RunningQuantile, quantile
+from wye.moe.parts.quantile import RunningQuantile, quantile
 
 pytestmark = pytest.mark.torch
 

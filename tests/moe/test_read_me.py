@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from wye.core import SelectionError, top_k
 from wye.moe.base import Context, MoEError, make_context, routed_layers
 from wye.moe.build import Shape
-from wye.moe.decompose import read_mlp
-from wye.moe.domain_channels import (
+from wye.moe.experts import FeedForward
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.models.pregate import Pregate, domain_affinity, pregate_loss
+from wye.moe.read_me import build, extract_experts, refactor, train_pregate
+from wye.moe.surgery.decompose import read_mlp
+from wye.moe.surgery.domain_channels import (
     DomainExperts,
     channel_profile,
     domain_channels,
     hidden_values,
     watching,
 )
-from wye.moe.experts import FeedForward
-from wye.moe.language_model import LanguageModel
-from wye.moe.pregate import Pregate, domain_affinity, pregate_loss
-from wye.moe.read_me import build, extract_experts, refactor, train_pregate
 
 pytestmark = pytest.mark.torch
 

@@ -18,9 +18,9 @@ from wye.moe import (
     build_layers,
     get_router,
 )
-from wye.moe.open_targets import Opening, OpenScores
+from wye.moe.parts.open_targets import Opening, OpenScores
+from wye.moe.parts.scores import LinearScores
 from wye.moe.rexmoe import physical_load
-from wye.moe.scores import LinearScores
 
 pytestmark = pytest.mark.torch
 
@@ -168,7 +168,7 @@ def test_an_optimiser_step_advances_every_layer_once() -> None:
 
 
 def test_the_bank_is_registered_once_and_survives_saving(tmp_path: Any) -> None:
-    from wye.moe.language_model import load_language_model
+    from wye.moe.models.language_model import load_language_model
 
     shape = Shape(n_layers=4, width=D, hidden=8, n_experts=N, k=2)
     options = {"reuse": 2, "opening": (0, 4)}

@@ -30,9 +30,9 @@ from wye.moe import (
     build_layers,
     get_router,
 )
-from wye.moe.balance import Routed
-from wye.moe.scores import Scored
-from wye.moe.selection import Candidates
+from wye.moe.parts.balance import Routed
+from wye.moe.parts.scores import Scored
+from wye.moe.parts.selection import Candidates
 
 pytestmark = pytest.mark.torch
 S, E, D, K = 24, 6, 8, 2

@@ -3,7 +3,7 @@
 import pytest
 
 from wye.moe.base import MoEError
-from wye.moe.schedules import KINDS, expert_schedule
+from wye.moe.parts.schedules import KINDS, expert_schedule
 
 pytestmark = pytest.mark.torch
 

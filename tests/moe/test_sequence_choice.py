@@ -8,9 +8,9 @@ from torch import Tensor
 
 from wye.core import Plan, SelectionError, expert_choice
 from wye.moe.base import Context, MoEError
-from wye.moe.mask_schedules import PROFILES, MaskSchedule
-from wye.moe.selection import Candidates
-from wye.moe.sequence_choice import SequenceChoice, scattered_order
+from wye.moe.parts.mask_schedules import PROFILES, MaskSchedule
+from wye.moe.parts.selection import Candidates
+from wye.moe.parts.sequence_choice import SequenceChoice, scattered_order
 
 pytestmark = pytest.mark.torch
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from wye.moe.base import MoEError, make_context, routed_layers
-from wye.moe.compacted_attention import compacted_attention
-from wye.moe.decompose_attention import decompose_attention
-from wye.moe.pregate import Pregate
+from wye.moe.models.compacted_attention import compacted_attention
+from wye.moe.models.pregate import Pregate
+from wye.moe.models.rotary import rotary_turns
+from wye.moe.parts.thresholds import chosen_where
 from wye.moe.read_me import extract_experts, refactor
-from wye.moe.rotary import rotary_turns
-from wye.moe.thresholds import chosen_where
+from wye.moe.surgery.decompose_attention import decompose_attention
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch

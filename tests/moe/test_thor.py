@@ -20,9 +20,9 @@ from wye.moe import (
     record,
     train,
 )
-from wye.moe.consistency import consistent_next_token_loss, disagreement, two_draws
-from wye.moe.draws import inference, same_draws
-from wye.moe.training import next_token_loss
+from wye.moe.learning.consistency import consistent_next_token_loss, disagreement, two_draws
+from wye.moe.learning.training import next_token_loss
+from wye.moe.parts.draws import inference, same_draws
 
 pytestmark = pytest.mark.torch
 

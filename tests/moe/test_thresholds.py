@@ -8,8 +8,8 @@ import torch
 
 from wye.core import SelectionError
 from wye.moe.base import Context, MoEError
-from wye.moe.selection import Candidates
-from wye.moe.thresholds import AboveQuantile, Positive, percentile_fan_out
+from wye.moe.parts.selection import Candidates
+from wye.moe.parts.thresholds import AboveQuantile, Positive, percentile_fan_out
 
 pytestmark = pytest.mark.torch
 

@@ -29,8 +29,8 @@ from wye.moe import (
     record,
     train,
 )
-from wye.moe.training import next_token_loss, share_of_rate, windows
-from wye.moe.training_bar import training_bar
+from wye.moe.learning.training import next_token_loss, share_of_rate, windows
+from wye.moe.learning.training_bar import training_bar
 
 pytestmark = pytest.mark.torch
 

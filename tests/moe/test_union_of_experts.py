@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from wye.core import SelectionError
 from wye.moe.base import Context, MoEError, make_context
 from wye.moe.build import Shape
-from wye.moe.compacted_attention import LanguageModelHeads, RoutedHeads
 from wye.moe.experts import FeedForward
-from wye.moe.language_model import Attention, LanguageModel
+from wye.moe.models.compacted_attention import LanguageModelHeads, RoutedHeads
+from wye.moe.models.language_model import Attention, LanguageModel
+from wye.moe.parts.scores import LinearScores
 from wye.moe.recording import record, replay
 from wye.moe.registry import build_layers
-from wye.moe.scores import LinearScores
 from wye.moe.union_of_experts import (
     UnionMLP,
     build,

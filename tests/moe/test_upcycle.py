@@ -7,8 +7,8 @@ from torch import nn
 from wye.core import Plan, top_k
 from wye.moe import Experts, MoEError, get_router
 from wye.moe.base import Context
-from wye.moe.decompose import read_mlp
-from wye.moe.upcycle import tie_slices, upcycle_mlp
+from wye.moe.surgery.decompose import read_mlp
+from wye.moe.surgery.upcycle import tie_slices, upcycle_mlp
 
 pytestmark = pytest.mark.torch
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from wye.core import SelectionError, top_k
 from wye.moe import aux_loss, record, replay
-from wye.moe.balance import Routed
 from wye.moe.base import Context, MoEError
-from wye.moe.convolution import DepthwiseSeparable
-from wye.moe.scores import Scored
-from wye.moe.selection import Candidates
+from wye.moe.parts.balance import Routed
+from wye.moe.parts.convolution import DepthwiseSeparable
+from wye.moe.parts.scores import Scored
+from wye.moe.parts.selection import Candidates
 from wye.moe.yolo_master import EsMoE, MaskedSoftmax, MeanWeightBalance
 
 pytestmark = pytest.mark.torch

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from wye.attachment.errors import AttachError
-from wye.moe.balance import LossFreeBias
 from wye.moe.base import Router
-from wye.moe.gates import Gate
-from wye.moe.group_limited import GroupLimitedTopK
+from wye.moe.parts.balance import LossFreeBias
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.group_limited import GroupLimitedTopK
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Selection, TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Selection, TopK
 
 
 @dataclass(frozen=True, kw_only=True)

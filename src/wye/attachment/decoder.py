@@ -10,7 +10,7 @@ from torch import nn
 
 from wye.attachment.errors import AttachError
 from wye.moe.base import MoEError
-from wye.moe.decompose import MLPWeights, read_mlp
+from wye.moe.surgery.decompose import MLPWeights, read_mlp
 
 _NAMES = ("mlp", "feed_forward", "ffn", "feedforward", "ff")
 

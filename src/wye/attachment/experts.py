@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from wye.attachment.errors import AttachError
 from wye.core import Plan
-from wye.moe.decompose import activation_name
 from wye.moe.dispatch import run_experts
+from wye.moe.surgery.decompose import activation_name
 
 NAME = "wye"
 _ACTIVATION = "_wye_activation"

@@ -34,8 +34,8 @@ from wye.attachment.routers import (
     takes_four,
 )
 from wye.moe.base import MoEError, Router
-from wye.moe.decompose import MLPWeights
-from wye.moe.upcycle import tie_slices, upcycle_mlp
+from wye.moe.surgery.decompose import MLPWeights
+from wye.moe.surgery.upcycle import tie_slices, upcycle_mlp
 
 Model = TypeVar("Model", bound=nn.Module)
 _RECORD = "_wye_attachment"

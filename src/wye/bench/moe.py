@@ -1,8 +1,8 @@
 """Every router of the expert scale on the same text, sizes and seeds: loss, balance, fan-out, time.
 
 Systems whose routing is causal predict the next byte. Those that see the future fill in masked
-bytes instead (`wye.moe.masked_diffusion`), beside plain top-k on the same task: losses compare
-within a task alone.
+bytes instead (`wye.moe.learning.masked_diffusion`), beside plain top-k on the same task: losses
+compare within a task alone.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def _arms(
     """An arm for every system, by name and task; systems that cannot take part, with the reason."""
     from wye.checks.moe.experiment import Arm
     from wye.moe.base import MoEError
-    from wye.moe.masked_diffusion import denoising_loss
+    from wye.moe.learning.masked_diffusion import denoising_loss
 
     arms: dict[tuple[str, Task], Arm] = {}
     left_out: dict[str, str] = {}
@@ -284,7 +284,7 @@ def _task(system: str, shape: Shape) -> Task:
     import torch
 
     from wye.moe.base import Contracts, MoEError
-    from wye.moe.language_model import LanguageModel
+    from wye.moe.models.language_model import LanguageModel
 
     with torch.random.fork_rng(devices=[]):
         model = LanguageModel.build(system, shape, length=8, vocabulary=257)

@@ -7,14 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wye.moe.balance import Balance as Balance
-    from wye.moe.balance import DualPrices as DualPrices
-    from wye.moe.balance import EntropyLoss as EntropyLoss
-    from wye.moe.balance import LoadBalanceLoss as LoadBalanceLoss
-    from wye.moe.balance import LossFreeBias as LossFreeBias
-    from wye.moe.balance import ZLoss as ZLoss
-    from wye.moe.balanced_selections import AssignmentSelection as AssignmentSelection
-    from wye.moe.balanced_selections import SinkhornSelection as SinkhornSelection
     from wye.moe.base import Context as Context
     from wye.moe.base import Contracts as Contracts
     from wye.moe.base import MoEError as MoEError
@@ -25,109 +17,117 @@ if TYPE_CHECKING:
     from wye.moe.base import routed_layers as routed_layers
     from wye.moe.base import track as track
     from wye.moe.build import Shape as Shape
-    from wye.moe.consistency import two_draws as two_draws
     from wye.moe.dispatch import run_experts as run_experts
-    from wye.moe.draws import UniformDraw as UniformDraw
-    from wye.moe.draws import same_draws as same_draws
     from wye.moe.experts import ExpertBank as ExpertBank
     from wye.moe.experts import Experts as Experts
     from wye.moe.experts import FeedForward as FeedForward
-    from wye.moe.fixed_selections import HashedSelection as HashedSelection
-    from wye.moe.fixed_selections import UniformSelection as UniformSelection
-    from wye.moe.gates import Gate as Gate
-    from wye.moe.global_balance import GlobalBalanceLoss as GlobalBalanceLoss
-    from wye.moe.global_balance import global_batch as global_batch
-    from wye.moe.language_model import LanguageModel as LanguageModel
-    from wye.moe.language_model import load_language_model as load_language_model
     from wye.moe.layer import MoELayer as MoELayer
+    from wye.moe.learning.consistency import two_draws as two_draws
+    from wye.moe.learning.training import evaluate as evaluate
+    from wye.moe.learning.training import train as train
+    from wye.moe.learning.training_log_file import load_log as load_log
+    from wye.moe.learning.training_log_file import save_log as save_log
     from wye.moe.losses import aux_loss as aux_loss
     from wye.moe.losses import carry as carry
     from wye.moe.losses import loss_scale as loss_scale
-    from wye.moe.online_prices import OnlinePrices as OnlinePrices
-    from wye.moe.open_targets import Opening as Opening
-    from wye.moe.open_targets import OpenScores as OpenScores
+    from wye.moe.models.language_model import LanguageModel as LanguageModel
+    from wye.moe.models.language_model import load_language_model as load_language_model
+    from wye.moe.models.vision import VisionTransformer as VisionTransformer
+    from wye.moe.parts.balance import Balance as Balance
+    from wye.moe.parts.balance import DualPrices as DualPrices
+    from wye.moe.parts.balance import EntropyLoss as EntropyLoss
+    from wye.moe.parts.balance import LoadBalanceLoss as LoadBalanceLoss
+    from wye.moe.parts.balance import LossFreeBias as LossFreeBias
+    from wye.moe.parts.balance import ZLoss as ZLoss
+    from wye.moe.parts.balanced_selections import AssignmentSelection as AssignmentSelection
+    from wye.moe.parts.balanced_selections import SinkhornSelection as SinkhornSelection
+    from wye.moe.parts.draws import UniformDraw as UniformDraw
+    from wye.moe.parts.draws import same_draws as same_draws
+    from wye.moe.parts.fixed_selections import HashedSelection as HashedSelection
+    from wye.moe.parts.fixed_selections import UniformSelection as UniformSelection
+    from wye.moe.parts.gates import Gate as Gate
+    from wye.moe.parts.global_balance import GlobalBalanceLoss as GlobalBalanceLoss
+    from wye.moe.parts.global_balance import global_batch as global_batch
+    from wye.moe.parts.online_prices import OnlinePrices as OnlinePrices
+    from wye.moe.parts.open_targets import Opening as Opening
+    from wye.moe.parts.open_targets import OpenScores as OpenScores
+    from wye.moe.parts.recurrent import DepthCell as DepthCell
+    from wye.moe.parts.recurrent import RecurrentScores as RecurrentScores
+    from wye.moe.parts.schedules import expert_schedule as expert_schedule
+    from wye.moe.parts.scores import CosineScores as CosineScores
+    from wye.moe.parts.scores import LinearScores as LinearScores
+    from wye.moe.parts.scores import NoisyScores as NoisyScores
+    from wye.moe.parts.selection import Capped as Capped
+    from wye.moe.parts.selection import TopK as TopK
+    from wye.moe.parts.selection import TopP as TopP
+    from wye.moe.parts.token_graph import GraphSmoothing as GraphSmoothing
+    from wye.moe.parts.zero_cost import WithZeroCost as WithZeroCost
     from wye.moe.recording import load_trace as load_trace
     from wye.moe.recording import override as override
     from wye.moe.recording import record as record
     from wye.moe.recording import replay as replay
     from wye.moe.recording import save_trace as save_trace
-    from wye.moe.recurrent import DepthCell as DepthCell
-    from wye.moe.recurrent import RecurrentScores as RecurrentScores
     from wye.moe.registry import build_layers as build_layers
     from wye.moe.registry import get_router as get_router
     from wye.moe.registry import router_names as router_names
     from wye.moe.registry import system_names as system_names
     from wye.moe.router import ComposedRouter as ComposedRouter
-    from wye.moe.schedules import expert_schedule as expert_schedule
-    from wye.moe.scores import CosineScores as CosineScores
-    from wye.moe.scores import LinearScores as LinearScores
-    from wye.moe.scores import NoisyScores as NoisyScores
-    from wye.moe.selection import Capped as Capped
-    from wye.moe.selection import TopK as TopK
-    from wye.moe.selection import TopP as TopP
     from wye.moe.soft_moe import SoftMoE as SoftMoE
-    from wye.moe.token_graph import GraphSmoothing as GraphSmoothing
-    from wye.moe.training import evaluate as evaluate
-    from wye.moe.training import train as train
-    from wye.moe.training_log_file import load_log as load_log
-    from wye.moe.training_log_file import save_log as save_log
-    from wye.moe.vision import VisionTransformer as VisionTransformer
     from wye.moe.yolo_master import EsMoE as EsMoE
-    from wye.moe.zero_cost import WithZeroCost as WithZeroCost
 
 _HOME = {
-    "AssignmentSelection": "balanced_selections",
-    "Balance": "balance",
-    "Capped": "selection",
+    "AssignmentSelection": "parts.balanced_selections",
+    "Balance": "parts.balance",
+    "Capped": "parts.selection",
     "ComposedRouter": "router",
     "Context": "base",
     "Contracts": "base",
-    "CosineScores": "scores",
-    "DepthCell": "recurrent",
-    "DualPrices": "balance",
-    "EntropyLoss": "balance",
+    "CosineScores": "parts.scores",
+    "DepthCell": "parts.recurrent",
+    "DualPrices": "parts.balance",
+    "EntropyLoss": "parts.balance",
     "EsMoE": "yolo_master",
     "ExpertBank": "experts",
     "Experts": "experts",
     "FeedForward": "experts",
-    "Gate": "gates",
-    "GlobalBalanceLoss": "global_balance",
-    "GraphSmoothing": "token_graph",
-    "HashedSelection": "fixed_selections",
-    "LanguageModel": "language_model",
-    "LinearScores": "scores",
-    "LoadBalanceLoss": "balance",
-    "LossFreeBias": "balance",
+    "Gate": "parts.gates",
+    "GlobalBalanceLoss": "parts.global_balance",
+    "GraphSmoothing": "parts.token_graph",
+    "HashedSelection": "parts.fixed_selections",
+    "LanguageModel": "models.language_model",
+    "LinearScores": "parts.scores",
+    "LoadBalanceLoss": "parts.balance",
+    "LossFreeBias": "parts.balance",
     "MoEError": "base",
     "MoELayer": "layer",
-    "NoisyScores": "scores",
-    "OnlinePrices": "online_prices",
-    "OpenScores": "open_targets",
-    "Opening": "open_targets",
-    "RecurrentScores": "recurrent",
+    "NoisyScores": "parts.scores",
+    "OnlinePrices": "parts.online_prices",
+    "OpenScores": "parts.open_targets",
+    "Opening": "parts.open_targets",
+    "RecurrentScores": "parts.recurrent",
     "RoutedModule": "base",
     "Router": "base",
     "Routing": "base",
     "Shape": "build",
-    "SinkhornSelection": "balanced_selections",
+    "SinkhornSelection": "parts.balanced_selections",
     "SoftMoE": "soft_moe",
-    "TopK": "selection",
-    "TopP": "selection",
-    "UniformDraw": "draws",
-    "UniformSelection": "fixed_selections",
-    "VisionTransformer": "vision",
-    "WithZeroCost": "zero_cost",
-    "ZLoss": "balance",
+    "TopK": "parts.selection",
+    "TopP": "parts.selection",
+    "UniformDraw": "parts.draws",
+    "UniformSelection": "parts.fixed_selections",
+    "VisionTransformer": "models.vision",
+    "WithZeroCost": "parts.zero_cost",
+    "ZLoss": "parts.balance",
     "after_step": "base",
     "aux_loss": "losses",
     "build_layers": "registry",
     "carry": "losses",
-    "evaluate": "training",
-    "expert_schedule": "schedules",
+    "evaluate": "learning.training",
+    "expert_schedule": "parts.schedules",
     "get_router": "registry",
-    "global_batch": "global_balance",
-    "load_language_model": "language_model",
-    "load_log": "training_log_file",
+    "global_batch": "parts.global_balance",
+    "load_language_model": "models.language_model",
+    "load_log": "learning.training_log_file",
     "load_trace": "recording",
     "loss_scale": "losses",
     "override": "recording",
@@ -136,13 +136,13 @@ _HOME = {
     "routed_layers": "base",
     "router_names": "registry",
     "run_experts": "dispatch",
-    "same_draws": "draws",
-    "save_log": "training_log_file",
+    "same_draws": "parts.draws",
+    "save_log": "learning.training_log_file",
     "save_trace": "recording",
     "system_names": "registry",
     "track": "base",
-    "train": "training",
-    "two_draws": "consistency",
+    "train": "learning.training",
+    "two_draws": "learning.consistency",
 }
 
 __all__ = sorted(_HOME)

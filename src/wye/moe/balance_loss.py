@@ -6,22 +6,22 @@ as in Mixtral and Megatron-LM.
 
     p = softmax(x W_r^T),  S = the k largest of p,  g_i = p_i / sum_S p for k > 1, p_i for k = 1
     loss = weight * E sum_i phi_i P_i,  phi_i the share of pairs of expert i (sum 1)
-Zero-cost experts (`wye.moe.zero_cost`) can stand beside the real ones.
+Zero-cost experts (`wye.moe.parts.zero_cost`) can stand beside the real ones.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape
 from wye.moe.experts import Experts
-from wye.moe.gates import Gate
 from wye.moe.layer import MoELayer
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
+from wye.moe.parts.zero_cost import WithZeroCost, n_zero_cost
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
-from wye.moe.zero_cost import WithZeroCost, n_zero_cost
 
 
 def router(width: int, n_experts: int, *, k: int = 2, weight: float = 0.01) -> ComposedRouter:

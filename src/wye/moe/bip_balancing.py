@@ -31,15 +31,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from wye.core import retained_score
-from wye.moe.balance import Balance, DualPrices, Routed
 from wye.moe.base import MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
 from wye.moe.losses import recomputing
-from wye.moe.online_prices import OnlinePrices
+from wye.moe.parts.balance import Balance, DualPrices, Routed
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.online_prices import OnlinePrices
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
 
 Solver = Literal["batch", "window", "histogram"]
 

@@ -11,9 +11,9 @@ tokens use the same experts, so that a chunk of consecutive tokens touches few:
 
     L = L_lm + lambda_AL L_AL + lambda_CS(t) L_CS
 
-(`wye.moe.sparsity_losses`; lambda_AL 2e-3, beta 100, lambda_CS from 5e-2, chunks of 64), where
-lambda_CS follows the ratio of successive values of its loss (`RatioWeight`). `wye.moe.chunks` runs
-a chunk on the union of its experts.
+(`wye.moe.parts.sparsity_losses`; lambda_AL 2e-3, beta 100, lambda_CS from 5e-2, chunks of 64),
+where lambda_CS follows the ratio of successive values of its loss (`RatioWeight`).
+`wye.moe.parts.chunks` runs a chunk on the union of its experts.
 
 Ours: W_r starts at standard deviation 1 / sqrt(D), so that z is about standard normal and half the
 experts are active; the lengths of warm-up, stable phase and windows (not in the scripts read); p is
@@ -24,15 +24,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import Balance
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gate_norm import RMSNormGate
-from wye.moe.gates import Gate
-from wye.moe.loss_weight import LossWeight, RatioWeight
+from wye.moe.parts.balance import Balance
+from wye.moe.parts.gate_norm import RMSNormGate
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.loss_weight import LossWeight, RatioWeight
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.sparsity_losses import ChunkLoss, LocalityLoss
+from wye.moe.parts.thresholds import Positive
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.sparsity_losses import ChunkLoss, LocalityLoss
-from wye.moe.thresholds import Positive
 
 
 def router(

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss, LossFreeBias
 from wye.moe.build import Shape, routed_stack
-from wye.moe.fine_grained import fine_grained, shared_part
-from wye.moe.gates import Gate
-from wye.moe.group_limited import GroupLimitedTopK
+from wye.moe.parts.balance import LoadBalanceLoss, LossFreeBias
+from wye.moe.parts.fine_grained import fine_grained, shared_part
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.group_limited import GroupLimitedTopK
+from wye.moe.parts.scores import LinearScores
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
 
 
 def router(

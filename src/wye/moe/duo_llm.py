@@ -6,7 +6,7 @@ abstract and public reading notes).
     x <- x + F_c(norm(x)),  c in {big, small} or {big, small, skip};  F_skip = 0
 Stage 1 (`RandomRouter`): c is drawn per token and layer, 0.5 and 0.5, or 0.45, 0.45 and 0.10 with
 skip, so that every path works. In evaluation all tokens take big.
-Stage 2: how far any router could go, `wye.moe.route_oracle`.
+Stage 2: how far any router could go, `wye.moe.diagnostics.route_oracle`.
 Stage 3 (`BudgetRouter`, put in by `learn_routes`): P = softmax(W_r x / tau); in training the
 mixture sum_c P_c F_c(x) while tau falls from 1 to 0.1, then the hard choice with straight-through
 gradients; in evaluation the largest P. One budget for all layers together, so that they are free
@@ -28,7 +28,7 @@ from wye.core import Plan, SelectionError, straight_through
 from wye.moe.base import Context, MoEError, RoutedModule, Router, Routing, routed_layers
 from wye.moe.build import Shape
 from wye.moe.layer import MoELayer
-from wye.moe.unequal_experts import UnequalExperts
+from wye.moe.parts.unequal_experts import UnequalExperts
 
 BIG, SMALL, SKIP = 0, 1, 2
 

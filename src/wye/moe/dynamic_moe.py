@@ -23,13 +23,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wye.core import load_balance
-from wye.moe.balance import Balance, EntropyLoss, Routed
 from wye.moe.build import Shape, routed_stack
 from wye.moe.experts import FeedForward
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import Balance, EntropyLoss, Routed
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopP
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopP
 
 
 class MembershipBalance(Balance):

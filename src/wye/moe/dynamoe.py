@@ -2,7 +2,7 @@
 
 Token -> the experts whose gate lies above a percentile, at least one, when the token passes the
 layer, from its hidden state alone; the number of experts N_l of layer l follows a schedule
-(`wye.moe.schedules`).
+(`wye.moe.parts.schedules`).
 
     g = softmax(W_l x / T)                      T 0.5; in training g <- g + 0.1 N(0, I)
     S = {i : g_i > theta}, else {argmax g}
@@ -33,15 +33,15 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan, softmaxed, weigh
-from wye.moe.balance import Balance, LoadBalanceLoss
 from wye.moe.base import MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import Balance, LoadBalanceLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.schedules import Kind, expert_schedule
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Candidates, Selection, TopK
+from wye.moe.parts.thresholds import AboveQuantile, percentile_fan_out
 from wye.moe.router import ComposedRouter, Transform
-from wye.moe.schedules import Kind, expert_schedule
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Candidates, Selection, TopK
-from wye.moe.thresholds import AboveQuantile, percentile_fan_out
 
 Scope = Literal["token", "batch"]
 Combine = Literal["gates", "logits"]

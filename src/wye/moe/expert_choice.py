@@ -21,11 +21,11 @@ from torch import nn
 from wye.core import Plan, expert_choice, weigh
 from wye.moe.base import Contracts, MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Candidates, Selection
+from wye.moe.parts.sequence_choice import SequenceChoice
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Candidates, Selection
-from wye.moe.sequence_choice import SequenceChoice
 
 Group = Literal["batch", "sequence"]
 WITHIN_SEQUENCES = Contracts(causal=False, batch_invariant=True, padding=True)

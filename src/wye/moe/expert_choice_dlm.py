@@ -31,16 +31,16 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan
-from wye.moe.balance import ZLoss
 from wye.moe.base import Contracts, MoEError, routed_layers
 from wye.moe.build import Shape, routed_stack
 from wye.moe.experts import FeedForward
-from wye.moe.gates import Gate
-from wye.moe.mask_schedules import MaskSchedule, Profile
+from wye.moe.parts.balance import ZLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.mask_schedules import MaskSchedule, Profile
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Capped, Selection
+from wye.moe.parts.sequence_choice import SequenceChoice
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Capped, Selection
-from wye.moe.sequence_choice import SequenceChoice
 
 GateKind = Literal["post", "pre", "sigmoid"]
 SEES_THE_FUTURE = Contracts(causal=False, batch_invariant=True, padding=True)

@@ -22,20 +22,20 @@ from typing import Literal
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.base import Contracts, MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
-from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
-from wye.moe.token_graph import (
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
+from wye.moe.parts.token_graph import (
     AttentionGraph,
     CosineGraph,
     GraphSmoothing,
     SimilarityGraph,
     TokenGraph,
 )
+from wye.moe.router import ComposedRouter
 
 Graph = Literal["similarity", "attention", "cosine"]
 

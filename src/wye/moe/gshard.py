@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan, capped, load_balance, shared, top_k, weigh
-from wye.moe.balance import Balance, Routed
 from wye.moe.base import MoEError, Routing
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import Balance, Routed
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Candidates, Selection
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Candidates, Selection
 from wye.moe.switch import CAPPED_IN_EVALUATION
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from wye.moe.build import Shape, routed_stack
-from wye.moe.fixed_selections import HashedSelection, UnscoredRouter
+from wye.moe.parts.fixed_selections import HashedSelection, UnscoredRouter
 
 
 def router(

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
-from wye.moe.recurrent import CellKind, DepthCell, RecurrentScores
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.recurrent import CellKind, DepthCell, RecurrentScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.selection import TopK
 
 
 def router(

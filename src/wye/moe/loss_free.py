@@ -18,12 +18,12 @@ from typing import Literal
 
 from torch import nn
 
-from wye.moe.balance import LossFreeBias
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import LossFreeBias
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
 
 
 def router(

@@ -33,14 +33,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.core import Plan
-from wye.moe.balance import Balance
 from wye.moe.base import Context, MoEError, RoutedModule, Routing
 from wye.moe.experts import Experts
-from wye.moe.gates import Gate
-from wye.moe.light_graph import content_edges, normalised_adjacency, propagate
+from wye.moe.models.light_graph import content_edges, normalised_adjacency, propagate
+from wye.moe.parts.balance import Balance
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import PerceptronScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import PerceptronScores
-from wye.moe.selection import TopK
 
 
 @dataclass(frozen=True)

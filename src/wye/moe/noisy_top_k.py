@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import shared, squared_variation
-from wye.moe.balance import Balance, Routed
 from wye.moe.base import MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import Balance, Routed
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import NoisyScores, Scored
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import NoisyScores, Scored
-from wye.moe.selection import TopK
 
 
 class ImportanceLoss(Balance):

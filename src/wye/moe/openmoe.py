@@ -26,14 +26,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from wye.moe.balance import LoadBalanceLoss, ZLoss
 from wye.moe.base import Contracts, MoEError
 from wye.moe.build import Shape, routed_stack
 from wye.moe.experts import FeedForward
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import LoadBalanceLoss, ZLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Capped, TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Capped, TopK
 
 
 def router(

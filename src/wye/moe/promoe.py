@@ -34,7 +34,7 @@ from wye.core import Plan, SelectionError, expert_choice, top_k, weigh
 from wye.moe.base import Context, Contracts, MoEError, Router, Routing
 from wye.moe.build import Shape, routed_stack
 from wye.moe.experts import FeedForward
-from wye.moe.scores import CosineScores
+from wye.moe.parts.scores import CosineScores
 
 Weight = Literal["identity", "sigmoid", "softmax"]
 Choice = Literal["token", "expert"]

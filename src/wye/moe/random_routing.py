@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import nn
 
 from wye.moe.build import Shape, routed_stack
-from wye.moe.fixed_selections import UniformSelection, UnscoredRouter
+from wye.moe.parts.fixed_selections import UniformSelection, UnscoredRouter
 
 
 def router(width: int, n_experts: int, *, k: int = 2, seed: int = 0) -> UnscoredRouter:

@@ -31,16 +31,16 @@ from torch import Tensor, nn
 from wye.core import Plan, top_k
 from wye.moe.base import Context, MoEError, Router, Routing
 from wye.moe.build import Shape
-from wye.moe.domain_channels import (
+from wye.moe.experts import FeedForward
+from wye.moe.layer import MoELayer
+from wye.moe.models.pregate import Pregate, pregate_loss
+from wye.moe.parts.unit_gate import UnitGate
+from wye.moe.surgery.domain_channels import (
     DomainChannels,
     DomainExperts,
     channel_profile,
     domain_channels,
 )
-from wye.moe.experts import FeedForward
-from wye.moe.layer import MoELayer
-from wye.moe.pregate import Pregate, pregate_loss
-from wye.moe.unit_gate import UnitGate
 
 _CERTAIN = 50.0
 

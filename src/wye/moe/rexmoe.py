@@ -6,8 +6,8 @@ ones; U^l holds the N experts of every layer in the group of layer l:
     s = softmax(W^l h) over the open candidates,   W^l in R^{rN x d}
     h' = sum over the k largest of g_i U^l_i(h),   g = s_S / sum s_S
 Expert weights are the same tensors for the r layers: their gradients add up. Only the router grows.
-Foreign experts open gradually (progressive scaling routing): see `wye.moe.open_targets`, where
-n(t) candidates are open at step t; the published run opens them from step 10,000 to 30,000.
+Foreign experts open gradually (progressive scaling routing): see `wye.moe.parts.open_targets`,
+where n(t) candidates are open at step t; the published run opens them from step 10,000 to 30,000.
 
 Ours, where the paper does not say: groups are blocks [0..r-1], [r..2r-1], ... (the last may be
 shorter); foreign experts open in a fixed random order of each layer; their rows start as the own
@@ -27,12 +27,12 @@ from torch import nn
 from wye.moe.base import MoEError
 from wye.moe.build import Shape
 from wye.moe.experts import ExpertBank
-from wye.moe.gates import Gate
 from wye.moe.layer import MoELayer
-from wye.moe.open_targets import Opening, OpenScores, balance_of_open
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.open_targets import Opening, OpenScores, balance_of_open
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
 
 
 def build(
@@ -102,7 +102,7 @@ def physical_load(
     either may hold without the other.
 
     Args:
-        loads: by layer, in order, `[r N]`, as `wye.moe.training` gives them.
+        loads: by layer, in order, `[r N]`, as `wye.moe.learning.training` gives them.
         reuse: r that the layers were built with.
 
     Raises:

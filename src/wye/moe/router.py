@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan, SelectionError, weigh
-from wye.moe.balance import Balance, Routed
 from wye.moe.base import Context, Contracts, Router, Routing
-from wye.moe.gates import Gate
-from wye.moe.scores import Scores
-from wye.moe.selection import Candidates, Capped, Selection
+from wye.moe.parts.balance import Balance, Routed
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import Scores
+from wye.moe.parts.selection import Candidates, Capped, Selection
 
 
 class Transform(nn.Module):
@@ -49,8 +49,8 @@ class ComposedRouter(Router):
 
     Example:
         >>> import torch
-        >>> from wye.moe.scores import LinearScores
-        >>> from wye.moe.selection import TopK
+        >>> from wye.moe.parts.scores import LinearScores
+        >>> from wye.moe.parts.selection import TopK
         >>> router = ComposedRouter(
         ...     4, LinearScores(4, 3), gate=Gate(normalise=True), selection=TopK(2)
         ... )

@@ -32,14 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan, Potentials, SelectionError, shared, top_k, transport_potentials, weigh
-from wye.moe.balanced_selections import checked_k
 from wye.moe.base import MoEError
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
 from wye.moe.losses import recomputing
+from wye.moe.parts.balanced_selections import checked_k
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Candidates, Selection
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Candidates, Selection
 
 Cost = Literal["softmax", "linear"]
 Gradient = Literal["envelope", "none", "unroll"]

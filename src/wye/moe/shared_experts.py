@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape, routed_stack
-from wye.moe.fine_grained import fine_grained, shared_part
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.fine_grained import fine_grained, shared_part
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
 
 
 def router(width: int, n_experts: int, *, k: int = 2, weight: float = 0.01) -> ComposedRouter:

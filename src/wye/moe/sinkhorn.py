@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balanced_selections import SinkhornSelection
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balanced_selections import SinkhornSelection
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
 
 
 def router(

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.base import Contracts
 from wye.moe.build import Shape, routed_stack
-from wye.moe.gates import Gate
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import Capped, TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import Capped, TopK
 
 CAPPED_IN_EVALUATION = Contracts(causal=True, batch_invariant=False, padding=False)
 """Places are taken in order of position: later tokens of the same sequence never push out earlier

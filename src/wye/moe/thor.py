@@ -5,13 +5,13 @@ afterwards, drawn uniformly at random, on no information (Zuo et al. 2021, arXiv
 Every second feed-forward layer (index 0, 2, 4, ...) has N experts, the others are dense. Training
 runs every batch twice with independent draws and ties the predictions p and q together:
     loss = loss_1 + loss_2 + alpha * 1/2 sum (p - q)(log p - log q)
-which `wye.moe.consistency` computes; experts that agree can stand in for one another, so that one
-draw is enough afterwards. alpha is 1 to 5 in the paper (5 with N = 2 on IWSLT'14).
+which `wye.moe.learning.consistency` computes; experts that agree can stand in for one another, so
+that one draw is enough afterwards. alpha is 1 to 5 in the paper (5 with N = 2 on IWSLT'14).
 
 The paper says that experts are drawn per input, the authors' release draws per batch: the default
 here. In evaluation the default is one draw per sentence, a hash of its first token, so that results
-repeat (ours); `wye.moe.draws.inference` gives a generator, another unit, the mean of all experts
-("ensemble", ours) or expert 0 ("fixed"). Beams of one sentence must share its draw: `same_draws`.
+repeat (ours); `wye.moe.parts.draws.inference` gives a generator, another unit, the mean of all
+experts ("ensemble", ours) or expert 0 ("fixed"). Beams of one sentence must share its draw: `same_draws`.
 
 In a model of somebody else's, `wye.attach(model, "thor", every=1)` gives every layer its own draws.
 An untrained or badly trained set of experts does not agree: the published gains are in low-data
@@ -24,12 +24,12 @@ from torch import nn
 
 from wye.moe.base import MoEError
 from wye.moe.build import Shape
-from wye.moe.draws import Inference, UniformDraw, Unit
 from wye.moe.experts import Experts, FeedForward
-from wye.moe.gates import Gate
 from wye.moe.layer import MoELayer
+from wye.moe.parts.draws import Inference, UniformDraw, Unit
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import NoScores
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import NoScores
 
 
 def router(

@@ -41,19 +41,19 @@ from torch import Tensor, nn
 from wye.core import Plan, SelectionError
 from wye.moe.base import Context, Contracts, MoEError, Routing
 from wye.moe.build import Shape
-from wye.moe.compacted_attention import LanguageModelHeads, RoutedHeads
-from wye.moe.decompose import decompose_mlp
-from wye.moe.decompose_attention import decompose_attention
 from wye.moe.experts import Experts, FeedForward
-from wye.moe.language_model import LanguageModel
 from wye.moe.layer import MoELayer
-from wye.moe.quantile import RunningQuantile
+from wye.moe.models.compacted_attention import LanguageModelHeads, RoutedHeads
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.quantile import RunningQuantile
+from wye.moe.parts.scores import LinearScores, Scored, Scores
+from wye.moe.parts.selection import Candidates, Selection, TopK
+from wye.moe.parts.sequence_choice import best_per_sequence
+from wye.moe.parts.thresholds import chosen_where
+from wye.moe.parts.unit_gate import UnitGate
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores, Scored, Scores
-from wye.moe.selection import Candidates, Selection, TopK
-from wye.moe.sequence_choice import best_per_sequence
-from wye.moe.thresholds import chosen_where
-from wye.moe.unit_gate import UnitGate
+from wye.moe.surgery.decompose import decompose_mlp
+from wye.moe.surgery.decompose_attention import decompose_attention
 
 Routes = Literal["tokens", "sequences"]
 SEES_THE_FUTURE = Contracts(causal=False, batch_invariant=True, padding=True)

@@ -32,17 +32,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.core import Plan, weigh
-from wye.moe.balance import Balance, Routed
 from wye.moe.base import Context, MoEError, RoutedModule, Routing
 from wye.moe.build import Shape, routed_stack
-from wye.moe.convolution import DepthwiseSeparable, Norm, PlaceVotes, PooledFeatures, norm_of
 from wye.moe.dispatch import run_modules
-from wye.moe.gates import Gate
 from wye.moe.losses import carry
-from wye.moe.prune import cut, cut_router, cut_rows
+from wye.moe.parts.balance import Balance, Routed
+from wye.moe.parts.convolution import DepthwiseSeparable, Norm, PlaceVotes, PooledFeatures, norm_of
+from wye.moe.parts.gates import Gate
+from wye.moe.parts.scores import Scored, Scores
+from wye.moe.parts.selection import Candidates, Selection, TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import Scored, Scores
-from wye.moe.selection import Candidates, Selection, TopK
+from wye.moe.surgery.prune import cut, cut_router, cut_rows
 
 
 class BottleneckScores(Scores):

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from wye.core import Plan
 from wye.moe.base import Context, RoutedModule, Routing, after_step, routed_layers
 from wye.moe.build import Shape
-from wye.moe.language_model import LanguageModel
 from wye.moe.losses import aux_loss
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.registry import build_layers
 
 Builder = Callable[[Shape], list[nn.Module]]

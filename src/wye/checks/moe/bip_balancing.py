@@ -24,8 +24,8 @@ from wye.moe.build import Shape
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.moe.language_model import LanguageModel
-    from wye.moe.training import TrainingLog
+    from wye.moe.learning.training import TrainingLog
+    from wye.moe.models.language_model import LanguageModel
 
 SEEDS = 2
 TOKENS = 4096

@@ -20,8 +20,8 @@ from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.held_out import held_out_tokens
 from wye.moe.build import Shape
 from wye.moe.diagnostics.sparsity import chunk_sparsity, token_sparsity
-from wye.moe.language_model import LanguageModel
-from wye.moe.training import TrainingLog
+from wye.moe.learning.training import TrainingLog
+from wye.moe.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

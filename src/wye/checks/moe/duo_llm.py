@@ -27,12 +27,12 @@ from wye.checks.moe.trials import run_trials
 from wye.core import Plan
 from wye.moe.base import Context, Routing, routed_layers
 from wye.moe.build import Shape
+from wye.moe.diagnostics.route_oracle import Oracle, all_routes, null_oracle, oracle
 from wye.moe.duo_llm import BIG, learn_routes
 from wye.moe.experts import FeedForward
-from wye.moe.language_model import LanguageModel
+from wye.moe.learning.training import train
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.recording import override
-from wye.moe.route_oracle import Oracle, all_routes, null_oracle, oracle
-from wye.moe.training import train
 
 Floats = NDArray[np.float64]
 

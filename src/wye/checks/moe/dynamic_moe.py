@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.held_out import held_out_tokens
 from wye.moe.build import Shape, routed_stack
-from wye.moe.language_model import LanguageModel
+from wye.moe.learning.training import TrainingLog
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.top_k import router as top_k_router
-from wye.moe.training import TrainingLog
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
@@ -90,7 +90,7 @@ def check(context: CheckContext) -> CheckResult:
 
 def balanced_top_k(shape: Shape, *, k: int) -> list[nn.Module]:
     """Top-k layers with a balance loss of 0.01, the baseline of the paper."""
-    from wye.moe.balance import LoadBalanceLoss
+    from wye.moe.parts.balance import LoadBalanceLoss
 
     def router(_: int) -> ComposedRouter:
         made = top_k_router(shape.width, shape.n_experts, k=k)

@@ -23,9 +23,9 @@ from wye.moe.base import routed_layers
 from wye.moe.build import Shape
 from wye.moe.dynamoe import build
 from wye.moe.experts import FeedForward
-from wye.moe.residual_mlp import ResidualMLP
-from wye.moe.schedules import KINDS
-from wye.moe.thresholds import percentile_fan_out
+from wye.moe.models.residual_mlp import ResidualMLP
+from wye.moe.parts.schedules import KINDS
+from wye.moe.parts.thresholds import percentile_fan_out
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from wye.checks.base import CheckError
 from wye.checks.moe.trials import run_trials
 from wye.moe.build import Shape
-from wye.moe.language_model import LanguageModel
-from wye.moe.training import (
+from wye.moe.learning.training import (
     Evaluation,
     Objective,
     Schedule,
@@ -33,6 +32,7 @@ from wye.moe.training import (
     next_token_loss,
     train,
 )
+from wye.moe.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
@@ -200,7 +200,7 @@ def run_arms(
         seeds: those of the context when not given.
         shape: sizes of the layers.
         steps, batch, length, rate, schedule, micro_batches, objective: as in
-            `wye.moe.training.train`.
+            `wye.moe.learning.training.train`.
         vocabulary, causal, n_heads: of the model.
         eval_batches: held-out batches.
         processes: as in `run_trials`.

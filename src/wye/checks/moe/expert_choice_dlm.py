@@ -17,17 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from wye.checks.base import CheckResult, Claim
-from wye.moe.balance import LoadBalanceLoss, ZLoss
 from wye.moe.base import routed_layers
 from wye.moe.build import Shape, routed_stack
 from wye.moe.expert_choice_dlm import NormMatchedGate
 from wye.moe.experts import FeedForward
-from wye.moe.language_model import LanguageModel
-from wye.moe.masked_diffusion import denoiser_of, denoising_loss, mask_id_of, score_denoiser
+from wye.moe.learning.masked_diffusion import (
+    denoiser_of,
+    denoising_loss,
+    mask_id_of,
+    score_denoiser,
+)
+from wye.moe.learning.training import TrainingLog, evaluate, windows
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.balance import LoadBalanceLoss, ZLoss
+from wye.moe.parts.scores import LinearScores
+from wye.moe.parts.selection import TopK
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import LinearScores
-from wye.moe.selection import TopK
-from wye.moe.training import TrainingLog, evaluate, windows
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

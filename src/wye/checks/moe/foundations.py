@@ -22,14 +22,14 @@ from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.corpus import corpus
 from wye.checks.moe.experiment import Arm, Measure, Results, run_arms
 from wye.core import max_violation, top_k
-from wye.moe.balance import LossFreeBias
 from wye.moe.base import routed_layers
-from wye.moe.fixed_selections import HashedSelection
-from wye.moe.language_model import LanguageModel
-from wye.moe.masked_objective import VOCABULARY, masked_loss
+from wye.moe.learning.masked_objective import VOCABULARY, masked_loss
+from wye.moe.learning.training import TrainingLog
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.balance import LossFreeBias
+from wye.moe.parts.fixed_selections import HashedSelection
 from wye.moe.router import ComposedRouter
 from wye.moe.soft_moe import SoftMoE
-from wye.moe.training import TrainingLog
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -25,12 +25,12 @@ from wye.checks.moe.experiment import Arm, Results, run_arms
 from wye.core import max_violation
 from wye.moe.base import routed_layers
 from wye.moe.build import Shape
-from wye.moe.training import next_token_loss
+from wye.moe.learning.training import next_token_loss
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.moe.language_model import LanguageModel
-    from wye.moe.training import TrainingLog
+    from wye.moe.learning.training import TrainingLog
+    from wye.moe.models.language_model import LanguageModel
 
 SEEDS, BYTES, STEPS, BATCH, LENGTH = 2, 1_000_000, 400, 4, 128
 SHAPE = Shape(n_layers=4, width=96, hidden=48, n_experts=16, k=2)

@@ -23,14 +23,14 @@ from torch.nn import functional as F
 
 from wye.checks.base import CheckResult, Claim
 from wye.core import Plan
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape, routed_stack
 from wye.moe.diagnostics import first_choice, mutual_information, routing_change
 from wye.moe.graph_of_tokens import build
+from wye.moe.models.vision import VisionTransformer, cut
+from wye.moe.parts.balance import LoadBalanceLoss
 from wye.moe.recording import record
 from wye.moe.router import ComposedRouter
 from wye.moe.top_k import router as top_k_router
-from wye.moe.vision import VisionTransformer, cut
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

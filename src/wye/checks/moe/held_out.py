@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from wye.core import Plan
 from wye.moe.base import Context, routed_layers
-from wye.moe.language_model import LanguageModel
-from wye.moe.training import windows
+from wye.moe.learning.training import windows
+from wye.moe.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from wye.checks.base import CheckResult, Claim
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape, routed_stack
 from wye.moe.diagnostics import between_layers, joined
-from wye.moe.language_model import LanguageModel
+from wye.moe.learning.training import TrainingLog, evaluate
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.balance import LoadBalanceLoss
 from wye.moe.recording import record
 from wye.moe.router import ComposedRouter
 from wye.moe.top_k import router as top_k_router
-from wye.moe.training import TrainingLog, evaluate
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -19,8 +19,8 @@ from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.imports import Imports, read_imports
 from wye.checks.moe.trials import run_trials
 from wye.core import entropy
-from wye.moe.entropy_schedule import EntropySchedule
 from wye.moe.magnet import Magnet, Role, RoleMixture, pairwise_loss, role_templates
+from wye.moe.parts.entropy_schedule import EntropySchedule
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -26,12 +26,12 @@ from wye.core import Plan
 from wye.moe.base import routed_layers
 from wye.moe.build import Shape
 from wye.moe.diagnostics import drops_by_position, joined, routing_change, token_identity
-from wye.moe.language_model import LanguageModel
+from wye.moe.learning.training import Step, train
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.openmoe import next_token_and_output_z
+from wye.moe.parts.selection import Capped
 from wye.moe.recording import record
 from wye.moe.router import ComposedRouter
-from wye.moe.selection import Capped
-from wye.moe.training import Step, train
 
 SHAPE = Shape(n_layers=4, width=128, hidden=256, n_experts=8, k=2)
 IDS, STEPS, BATCH, LENGTH = 2_000, 600, 8, 256

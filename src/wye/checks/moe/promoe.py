@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.checks.base import CheckResult, Claim
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.base import RoutedModule, Router
 from wye.moe.build import Shape, routed_stack
-from wye.moe.diffusion_transformer import (
+from wye.moe.experts import FeedForward
+from wye.moe.models.diffusion_transformer import (
     DiffusionTransformer,
     draw_times,
     drop_labels,
     flow_loss,
     sample,
 )
-from wye.moe.experts import FeedForward
+from wye.moe.parts.balance import LoadBalanceLoss
 from wye.moe.promoe import PrototypeRouter, build
 from wye.moe.top_k import router as top_k_router
 

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from wye.checks.base import CheckError, CheckResult, Claim
 from wye.core import Plan
-from wye.moe.domain_channels import DomainChannels, domain_channels, watching
-from wye.moe.expert_cache import POLICIES, simulate_cache
-from wye.moe.lookahead import Batch, arrival_batches, lookahead_batches
-from wye.moe.pregate import Pregate, domain_affinity
+from wye.moe.models.pregate import Pregate, domain_affinity
 from wye.moe.read_me import Extraction, extract_experts, mlps_of, refactor, train_pregate
+from wye.moe.serving.expert_cache import POLICIES, simulate_cache
+from wye.moe.serving.lookahead import Batch, arrival_batches, lookahead_batches
+from wye.moe.surgery.domain_channels import DomainChannels, domain_channels, watching
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -22,10 +22,10 @@ from wye.checks.base import CheckResult, Claim
 from wye.core import load_entropy, max_violation, starved_share
 from wye.moe.base import routed_layers
 from wye.moe.build import Shape
-from wye.moe.language_model import LanguageModel
-from wye.moe.open_targets import OpenScores
+from wye.moe.learning.training import TrainingLog, evaluate
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.open_targets import OpenScores
 from wye.moe.rexmoe import physical_load
-from wye.moe.training import TrainingLog, evaluate
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -22,14 +22,14 @@ from wye.checks.moe.corpus import corpus
 from wye.checks.moe.experiment import SHAPE, Arm, run_arms
 from wye.core import max_violation, starved_share
 from wye.moe.base import after_step
-from wye.moe.language_model import LanguageModel
+from wye.moe.learning.text_windows import WindowReader
+from wye.moe.learning.training import evaluate, next_token_loss
+from wye.moe.models.language_model import LanguageModel
 from wye.moe.selective_sinkhorn import SelectiveSinkhorn
-from wye.moe.text_windows import WindowReader
-from wye.moe.training import evaluate, next_token_loss
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.moe.training import TrainingLog
+    from wye.moe.learning.training import TrainingLog
 
 SEEDS, BYTES, STEPS, BATCH, LENGTH = 2, 3_000_000, 400, 16, 64
 SLOWER, LOSS_SLACK = 0.10, 0.02

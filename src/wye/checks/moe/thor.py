@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from wye.checks.base import CheckResult, Claim
-from wye.moe.balance import LoadBalanceLoss
 from wye.moe.build import Shape
-from wye.moe.consistency import consistent_next_token_loss, disagreement
-from wye.moe.draws import inference
 from wye.moe.experts import Experts, FeedForward
-from wye.moe.language_model import LanguageModel
 from wye.moe.layer import MoELayer
+from wye.moe.learning.consistency import consistent_next_token_loss, disagreement
+from wye.moe.learning.training import TrainingLog, evaluate
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.parts.balance import LoadBalanceLoss
+from wye.moe.parts.draws import inference
 from wye.moe.top_k import router as top_k_router
-from wye.moe.training import TrainingLog, evaluate
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -22,25 +22,25 @@ from wye.checks.base import CheckResult, Claim
 from wye.core import Plan
 from wye.moe.base import Context, make_context
 from wye.moe.build import Shape
-from wye.moe.compacted_attention import (
+from wye.moe.experts import FeedForward
+from wye.moe.layer import MoELayer
+from wye.moe.learning.training import TrainingLog, evaluate
+from wye.moe.models.compacted_attention import (
     LanguageModelHeads,
     RoutedHeads,
     compacted_attention,
 )
-from wye.moe.decompose_attention import decompose_attention
-from wye.moe.experts import FeedForward
-from wye.moe.language_model import LanguageModel
-from wye.moe.layer import MoELayer
+from wye.moe.models.language_model import LanguageModel
+from wye.moe.models.rotary import rotary_turns
+from wye.moe.parts.scores import NoScores
+from wye.moe.parts.selection import Candidates, Selection
+from wye.moe.parts.thresholds import chosen_where
+from wye.moe.parts.unit_gate import UnitGate
 from wye.moe.recording import record
-from wye.moe.rotary import rotary_turns
 from wye.moe.router import ComposedRouter
-from wye.moe.scores import NoScores
-from wye.moe.selection import Candidates, Selection
+from wye.moe.surgery.decompose_attention import decompose_attention
 from wye.moe.switch import build as switch
-from wye.moe.thresholds import chosen_where
-from wye.moe.training import TrainingLog, evaluate
 from wye.moe.union_of_experts import UnionMLP, build, route_heads, router
-from wye.moe.unit_gate import UnitGate
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext

@@ -22,7 +22,7 @@ from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.digit_scenes import CLASSES, MOST_OBJECTS, Scenes, scenes
 from wye.checks.moe.fitting import fit
 from wye.core import Plan
-from wye.moe.heat_map_net import HeatMapNet, focal_loss, peaks
+from wye.moe.models.heat_map_net import HeatMapNet, focal_loss, peaks
 from wye.moe.yolo_master import EsMoE
 
 if TYPE_CHECKING:

@@ -150,7 +150,7 @@ def _metadata(path: Path) -> tuple[str, ...]:
 
 
 def _log(path: Path) -> Report:
-    from wye.moe.training_log_file import load_log
+    from wye.moe.learning.training_log_file import load_log
 
     log = load_log(path)
     steps = max(1, len(log.loss) // 10)
@@ -163,7 +163,7 @@ def _log(path: Path) -> Report:
 def _run(path: Path, text: bytes) -> Report:
     import torch
 
-    from wye.moe.language_model import load_language_model
+    from wye.moe.models.language_model import load_language_model
     from wye.moe.recording import record
 
     model = load_language_model(path)

@@ -1,0 +1,1 @@
+"""Training and measuring models with routed layers."""

@@ -1,0 +1,1 @@
+"""Parts of routers and of expert layers: scores, gates, selections, balance, schedules."""

@@ -1,0 +1,1 @@
+"""Scheduling of experts whose use is known ahead."""

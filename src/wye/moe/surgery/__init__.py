@@ -1,0 +1,1 @@
+"""From dense networks to experts, and from many experts to fewer."""
