@@ -11,7 +11,8 @@ that one draw is enough afterwards. alpha is 1 to 5 in the paper (5 with N = 2 o
 The paper says that experts are drawn per input, the authors' release draws per batch: the default
 here. In evaluation the default is one draw per sentence, a hash of its first token, so that results
 repeat (ours); `wye.moe.parts.draws.inference` gives a generator, another unit, the mean of all
-experts ("ensemble", ours) or expert 0 ("fixed"). Beams of one sentence must share its draw: `same_draws`.
+experts ("ensemble", ours) or expert 0 ("fixed"). Beams of one sentence must share its draw:
+`same_draws`.
 
 In a model of somebody else's, `wye.attach(model, "thor", every=1)` gives every layer its own draws.
 An untrained or badly trained set of experts does not agree: the published gains are in low-data
