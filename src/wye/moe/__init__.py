@@ -1,9 +1,9 @@
 """The expert scale: token -> expert.
 
-`base` holds the contract; every file beside it is a system or a layer that carries systems. `parts`
-are what routers are composed of, `dispatch` runs plans, `models` and `learning` are small models and
-their training, `surgery` turns dense networks into experts, `diagnostics` reads what was routed, and
-`serving` schedules experts whose use is known ahead.
+`base` holds the contract; every file beside it is a system, or a layer that carries them.
+`parts` are what routers are composed of, `dispatch` runs plans, `models` and `learning` are small
+models and their training, `surgery` turns dense networks into experts, `diagnostics` reads what was
+routed, and `serving` schedules experts whose use is known ahead.
 
 Names are resolved on first use, so that importing this room loads no PyTorch.
 """

@@ -212,6 +212,12 @@ class Magnet(nn.Module):
             )
         self.head = nn.Linear(width, 1, bias=False) if fuse != "none" else None
 
+    @property
+    def experts(self) -> RoleMixture | None:
+        """The routed fusion; None in a baseline."""
+        found = getattr(self, "mixture", None)
+        return found if isinstance(found, RoleMixture) else None
+
     def encode(self) -> dict[str, Tensor]:
         """Embeddings `[V, D]` of all users, then all items, by modality."""
         fused: dict[str, Tensor] = {}
@@ -237,7 +243,8 @@ class Magnet(nn.Module):
             fused, _ = self.mixture.run(x_SD, Context(batch=1, length=x_SD.shape[0]))
         else:
             fused = self.mixture(x_SD)
-        return self.head(fused)[:, 0] + base
+        score: Tensor = self.head(fused)[:, 0] + base
+        return score
 
     @torch.no_grad()
     def rank(self, users: Tensor, *, shortlist: int = 200, seen: Tensor | None = None) -> Tensor:
@@ -286,7 +293,7 @@ class _View(nn.Module):
     def encode(
         self, modalities: Sequence[str], history_UI: Tensor, depth: int
     ) -> dict[str, Tensor]:
-        start = []
+        start: list[Tensor] = []
         for name in modalities:
             if name == "behaviour":
                 start.append(self.behaviour)

@@ -113,7 +113,8 @@ class ParallelExperts(nn.Module):
         parameter: DTensor = getattr(self, name)
         local = parameter.to_local()
         if self.average_gradients:
-            local = _ScaledGradient.apply(local, 1.0 / self.mesh.size())
+            scaled: Tensor = _ScaledGradient.apply(local, 1.0 / self.mesh.size())  # type: ignore[no-untyped-call]
+            return scaled
         return local
 
     def extra_repr(self) -> str:
@@ -160,7 +161,7 @@ def leave_to_experts(model: nn.Module, names: list[str]) -> None:
         names: as `parallelise_experts` returned them.
     """
     wrapper = nn.parallel.DistributedDataParallel
-    wrapper._set_params_and_buffers_to_ignore_for_model(model, names)
+    wrapper._set_params_and_buffers_to_ignore_for_model(model, names)  # type: ignore[no-untyped-call]
 
 
 class _Exchange(torch.autograd.Function):
@@ -189,7 +190,8 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def _exchange(rows: Tensor, to_receive: list[int], to_send: list[int], group: Any) -> Tensor:
-    return _Exchange.apply(rows, to_receive, to_send, group)  # type: ignore[no-any-return]
+    out: Tensor = _Exchange.apply(rows, to_receive, to_send, group)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _all_to_all(rows: Tensor, to_receive: list[int], to_send: list[int], group: Any) -> Tensor:

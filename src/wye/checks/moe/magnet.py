@@ -19,6 +19,7 @@ from wye.checks.base import CheckResult, Claim
 from wye.checks.moe.imports import Imports, read_imports
 from wye.checks.moe.trials import run_trials
 from wye.core import entropy
+from wye.moe.base import after_step
 from wye.moe.magnet import Magnet, Role, RoleMixture, pairwise_loss, role_templates
 from wye.moe.parts.entropy_schedule import EntropySchedule
 
@@ -114,8 +115,8 @@ def trial(arm: str, seed: int, *, epochs: int = EPOCHS) -> dict[str, float]:
     )
     _train(model, data, seed, epochs)
     figures = _ranking(model.eval(), data)
-    if isinstance(getattr(model, "mixture", None), RoleMixture):
-        figures |= _routing(model, data)
+    if model.experts is not None:
+        figures |= _routing(model, model.experts, data)
     if schedule is not None:
         figures["switch at step"] = float(schedule.switched_at or 0)
         figures["switch forced"] = float(schedule.forced)
@@ -159,7 +160,9 @@ def _train(model: Magnet, data: Imports, seed: int, epochs: int) -> None:
     optimiser = torch.optim.Adam(model.parameters(), RATE, fused=True)
     model.train()
     for _ in range(epochs):
-        for chosen in torch.randperm(len(users), generator=generator).split(BATCH):
+        order = torch.randperm(len(users), generator=generator)
+        for start in range(0, len(users), BATCH):
+            chosen = order[start : start + BATCH]
             u, i = users[chosen], items[chosen]
             j = _negatives(u, seen, generator)
             z = model.encode()
@@ -169,10 +172,10 @@ def _train(model: Magnet, data: Imports, seed: int, epochs: int) -> None:
             size = sum(v[nodes].square().sum() for v in z.values()) / len(u)
             loss = pairwise_loss(positive, negative) + DECAY * size
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            if isinstance(getattr(model, "mixture", None), RoleMixture):
-                model.mixture.router.after_step()  # type: ignore[union-attr, operator]
+            if model.experts is not None:
+                after_step(model.experts)
 
 
 def _negatives(users: Tensor, seen: Tensor, generator: torch.Generator) -> Tensor:
@@ -190,7 +193,8 @@ def _ranking(model: Magnet, data: Imports) -> dict[str, float]:
     test = torch.from_numpy(data.test)
     seen = _seen(data)
     ranks, short = [], []
-    for users in torch.arange(data.n_users).split(128):
+    for start in range(0, data.n_users, 128):
+        users = torch.arange(start, min(start + 128, data.n_users))
         ranked = model.rank(users, seen=seen[users])
         hit = ranked == test[users][:, None]
         short.append(hit.any(dim=1))
@@ -210,15 +214,15 @@ def _ranking(model: Magnet, data: Imports) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _routing(model: Magnet, data: Imports) -> dict[str, float]:
+def _routing(model: Magnet, experts: RoleMixture, data: Imports) -> dict[str, float]:
     z = model.encode()
     model.score(z, torch.from_numpy(data.users), torch.from_numpy(data.items))
-    last = model.mixture.last  # type: ignore[union-attr]
+    last = experts.last
     p = last.probabilities
     scale = float(np.log(p.shape[1]))
     load = last.plan.load().float() / len(last.plan)
     shares: dict[str, float] = {}
-    for role, share in zip(model.mixture.roles, load.tolist(), strict=True):  # type: ignore[union-attr, arg-type]
+    for role, share in zip(experts.roles, load.tolist(), strict=True):
         kind = f"share of {role.name.split()[0]} experts"
         shares[kind] = shares.get(kind, 0.0) + share
     return {

@@ -155,7 +155,7 @@ def _train(model: DiffusionTransformer, seed: int, steps: int) -> None:
         times = draw_times(BATCH, generator)
         loss = flow_loss(model, data.train[chosen], times, noise, labels)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
 

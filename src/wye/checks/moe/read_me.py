@@ -129,8 +129,8 @@ def domain_texts(name: str) -> Texts:
         from wye.data import load_embedded
 
         questions = [" ".join(text.split()) for text in load_embedded().texts]
-        train = "\n".join(q for i, q in enumerate(questions) if i % 5)
-        held_out = "\n".join(q for i, q in enumerate(questions) if i % 5 == 0)
+        train = "\n".join(q for i, q in enumerate(questions) if i % 2)
+        held_out = "\n".join(q for i, q in enumerate(questions) if i % 2 == 0)
     else:
         both = corpus(name, 8 * PROFILED, held_out=8 * ROUTED)
         train = both.train.decode("utf-8", errors="ignore")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,7 +86,9 @@ def _side_by_side(
     done = {}
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
         context.progress(f"0/{len(jobs)} done, in {processes} processes")
-        pending = {pool.submit(_alone, trial, *job): job for job in jobs}
+        pending: dict[Future[T], tuple[str, int]] = {
+            pool.submit(_alone, trial, arm, seed): (arm, seed) for arm, seed in jobs
+        }
         try:
             for number, future in enumerate(as_completed(pending), start=1):
                 arm, seed = pending[future]

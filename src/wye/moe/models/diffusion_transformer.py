@@ -176,9 +176,10 @@ class _Block(nn.Module):
         h = F.layer_norm(x, x.shape[-1:]) * (1 + scale_a) + shift_a
         x = x + gate_a * self._attend(h)
         h = F.layer_norm(x, x.shape[-1:]) * (1 + scale_f) + shift_f
-        if isinstance(self.feed_forward, RoutedModule):
-            return x + gate_f * self.feed_forward(h, labels=labels)
-        return x + gate_f * self.feed_forward(h)
+        routed = isinstance(self.feed_forward, RoutedModule)
+        y: Tensor = self.feed_forward(h, labels=labels) if routed else self.feed_forward(h)
+        out: Tensor = x + gate_f * y
+        return out
 
     def _attend(self, h: Tensor) -> Tensor:
         batch, length, width = h.shape
