@@ -1,11 +1,11 @@
 """Check of Duo-LLM: what the best route per token gains over all big, and over chance.
 
-A byte model of 6 layers, each with a big network (384) and a small one (24), learns on Python
-source with random routes; then all 64 routes run on 16 held-out sequences, one route for a whole
-sequence at a time, and the least loss per token is taken at every budget. Routers are trained on
-the frozen model for a third and a half of big. Printed beside it: a plain dense model of the big
-size, and at every budget the null oracle, a minimum over as many passes of the best fixed route
-whose final hidden states have Gaussian noise of matched size.
+Paper: arXiv 2410.10846. A byte model of 6 layers, each with a big network (384) and a small one
+(24), learns on Python source with random routes; then all 64 routes run on 16 held-out sequences,
+one route for a whole sequence at a time, and the least loss per token is taken at every budget.
+Routers are trained on the frozen model for a third and a half of big. Printed beside it: a plain
+dense model of the big size, and at every budget the null oracle, a minimum over as many passes of
+the best fixed route whose final hidden states have Gaussian noise of matched size.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Check of OpenMoE: routing follows token ids, settles early, and drops late positions under shift.
 
-The Base recipe scaled down: ids of SmolLM2's tokenizer, the 2,000 most frequent of the training
-text and one for all others; 4 layers of width 128, every second a residual mixture of 8 experts of
-width 256, two per token; 600 steps of 8 sequences of 256 tokens of Python source and documentation.
-Routing is recorded on held-out Python source before training and at 5, 10, 25, 50 and 100% of it,
-and on shifted text (German manual pages where installed) at the end. Ids and changes are measured
-without drops, drops with the training capacity 1.25.
+Paper: arXiv 2402.01739. The Base recipe scaled down: ids of SmolLM2's tokenizer, the 2,000 most
+frequent of the training text and one for all others; 4 layers of width 128, every second a residual
+mixture of 8 experts of width 256, two per token; 600 steps of 8 sequences of 256 tokens of Python
+source and documentation. Routing is recorded on held-out Python source before training and at 5,
+10, 25, 50 and 100% of it, and on shifted text (German manual pages where installed) at the end. Ids
+and changes are measured without drops, drops with the training capacity 1.25.
 """
 
 from __future__ import annotations
