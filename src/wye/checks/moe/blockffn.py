@@ -1,7 +1,7 @@
 """BlockFFN: its two losses make chunks sparse, more than equal token sparsity would.
 
 Paper: arXiv 2507.08771. A byte language model on Python source (4 layers, D 96, 32 experts of
-width 16, length 128, batch 16, 600 steps) with neither loss, with locality, with the chunk loss
+width 16, length 128, batch 16, 300 steps) with neither loss, with locality, with the chunk loss
 (chunks of 16, weight 0.1 after warm-up, adapted as published), with both; and top-k of a softmax at
 the number of experts that "both" ends with. That control is what makes the claim one about chunks:
 any router that uses fewer experts has sparser chunks.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wye.checks.moe.experiment import Arm, Results
 
 SHAPE = Shape(n_layers=4, width=96, hidden=16, n_experts=32, k=1)
-STEPS, BATCH, LENGTH = 600, 16, 128
+STEPS, BATCH, LENGTH = 300, 16, 128
 CHUNK, LOCALITY, SPARSITY = 16, 2e-3, 0.1
 GAIN = 0.1
 LOSS_SLACK = 0.05

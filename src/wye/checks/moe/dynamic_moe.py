@@ -1,7 +1,7 @@
 """Dynamic MoE: the entropy loss keeps top-p cheap, and difficult tokens take more experts.
 
 Paper: arXiv 2403.07652. A byte language model on Python source (4 layers, D 96, 8 experts of width
-64, length 128, batch 16, 500 steps) with top-1 and top-2 of a balance loss of 0.01, top-p 0.4 with
+64, length 128, batch 16, 300 steps) with top-1 and top-2 of a balance loss of 0.01, top-p 0.4 with
 an entropy loss of 1e-2 and of the published 1e-4, and without: the last is the control that
 isolates the paper's addition. Difficulty is a held-out token's cross-entropy.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wye.moe.router import ComposedRouter
 
 SHAPE = Shape(n_layers=4, width=96, hidden=64, n_experts=8, k=2)
-STEPS, BATCH, LENGTH = 500, 16, 128
+STEPS, BATCH, LENGTH = 300, 16, 128
 P, ALPHA, BETA, PUBLISHED_BETA = 0.4, 1e-2, 1e-2, 1e-4
 LOSS_SLACK = 0.01
 FAN_OUT = 2.0

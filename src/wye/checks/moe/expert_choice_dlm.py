@@ -1,7 +1,7 @@
 """EC-DLM: experts that choose tokens, more of them where few are masked, at the same total cost.
 
 Paper: arXiv 2604.01622. A byte-level masked diffusion model of Python source: 4 bidirectional
-layers, D 96, sequences of 128, 16 experts of width 48 and one shared, 800 steps of 32 sequences.
+layers, D 96, sequences of 128, 16 experts of width 48 and one shared, 200 steps of 32 sequences.
 Arms, with the same gates, shared part and z-loss: token choice (top 3, balance loss 0.01, no
 capacity); expert choice with 3 experts per token on average; the same with 1 to 5 by the mask
 ratio, rising (linear) and falling (linear_reverse) with it. Held out: cross-entropy at five mask
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wye.checks.base import CheckContext
 
 SHAPE = Shape(n_layers=4, width=96, hidden=48, n_experts=16, k=3)
-STEPS, BATCH, LENGTH, VOCABULARY = 400, 32, 128, 257
+STEPS, BATCH, LENGTH, VOCABULARY = 200, 32, 128, 257
 K_MIN, K_MAX = 1, 5
 COST_SLACK, LOSS_SLACK = 0.03, 0.02
 _HELD_OUT_BATCHES = 8

@@ -1,7 +1,7 @@
 """ReXMoE (arXiv 2510.17483): are neighbours' experts used, and does opening them slowly help?
 
 A byte language model on the source of Python's standard library: 6 layers, D 96, 8 experts of
-width 48 per layer, top 2, sequences of 128, 600 steps of batch 16, balance weight 0.01. Arms: base
+width 48 per layer, top 2, sequences of 128, 300 steps of batch 16, balance weight 0.01. Arms: base
 (r = 1); r = 3 with all 24 candidates open from the start; r = 3 opened between 10% and 50% of the
 steps; base with experts of width 50, which has the parameters of the larger routers.
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SHAPE = Shape(n_layers=6, width=96, hidden=48, n_experts=8, k=2)
 WIDER = Shape(n_layers=6, width=96, hidden=50, n_experts=8, k=2)
-STEPS, LENGTH, REUSE = 600, 128, 3
+STEPS, LENGTH, REUSE = 300, 128, 3
 FOREIGN, NEXT_TO_OPEN, NEXT_TO_BASE = 0.10, 0.01, 0.02
 
 
