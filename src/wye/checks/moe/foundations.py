@@ -7,6 +7,11 @@ same text in a bidirectional model, beside a top-k arm that does the same.
 MaxVio is the mean over the steps, of the layer where that mean is largest. Without balancing it
 must show collapse (above 2 of a possible 3), and every method must stay below it, in every seed.
 Each method is also held to what its definition says exactly.
+
+Papers: noisy_top_k arXiv 1701.06538, gshard arXiv 2006.16668, switch and balance_loss arXiv
+2101.03961, base arXiv 2103.16716, hash and random arXiv 2106.04426, sinkhorn arXiv 2202.01169,
+expert_choice arXiv 2202.09368, soft_moe arXiv 2308.00951, shared_experts arXiv 2401.06066,
+loss_free arXiv 2408.15664, deepseek_v3 arXiv 2412.19437.
 """
 
 from __future__ import annotations
