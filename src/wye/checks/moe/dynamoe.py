@@ -9,8 +9,7 @@ is claimed.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.checks.base import CheckResult, Claim
+from wye.checks.moe.digits import Digits, digits
 from wye.checks.moe.fitting import fit
 from wye.moe.base import routed_layers
 from wye.moe.build import Shape
@@ -43,25 +43,12 @@ BATCH_ARMS = tuple(f"{kind} batch" for kind in KINDS)
 ARMS = (DENSE, *TOKEN, *BATCH_ARMS)
 
 
-class Digits(NamedTuple):
-    """Images `[n, 64]` in [0, 1] and labels, in two parts."""
-
-    train: Tensor
-    train_labels: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
-
-
-@lru_cache(maxsize=1)
-def digits() -> Digits:
-    """scikit-learn's digits, split in an order that never changes."""
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    order = np.random.default_rng(0).permutation(len(loaded.target))
-    images = torch.tensor(loaded.data[order] / 16.0, dtype=torch.float32)
-    labels = torch.tensor(loaded.target[order], dtype=torch.int64)
-    return Digits(images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:])
+def pixels() -> Digits:
+    """The digits as rows `[n, 64]` in [0, 1]."""
+    data = digits(TRAIN)
+    return data._replace(
+        train=(data.train.flatten(1) + 1) / 2, held_out=(data.held_out.flatten(1) + 1) / 2
+    )
 
 
 def check(context: CheckContext) -> CheckResult:
@@ -126,7 +113,7 @@ def trial(arm: str, seed: int, *, epochs: int = EPOCHS) -> dict[str, float]:
         epochs: of training.
     """
     torch.manual_seed(seed)
-    data = digits()
+    data = pixels()
     model = ResidualMLP(_feed_forwards(arm), data.train.shape[1], SHAPE.width, 10)
     norms = fit(
         model,

@@ -101,7 +101,7 @@ def train_digits(arm: str, seed: int, *, epochs: int = EPOCHS) -> dict[str, floa
         seed: of weights and batches.
         epochs: of training, at least 2.
     """
-    from wye.checks.moe.promoe import digits
+    from wye.checks.moe.digits import digits
 
     data = digits()
     patches, held_out = cut(data.train, 2), cut(data.held_out, 2)
@@ -176,7 +176,7 @@ def _clusters(patches: Tensor) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=1)
 def _fitted() -> KMeans:
-    from wye.checks.moe.promoe import digits
+    from wye.checks.moe.digits import digits
 
     patches = cut(digits().train, 2)
     return KMeans(SHAPE.n_experts, n_init=4, random_state=0).fit(patches.reshape(-1, 4).numpy())

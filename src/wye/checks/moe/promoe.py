@@ -10,7 +10,7 @@ digits judges 500 samples drawn with guidance 1.5 in 20 Euler steps.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.checks.base import CheckResult, Claim
+from wye.checks.moe.digits import digits
 from wye.moe.base import RoutedModule, Router
 from wye.moe.build import Shape, routed_stack
 from wye.moe.experts import FeedForward
@@ -42,28 +43,6 @@ SAMPLES = 500
 GAP = 0.2
 IN_USE = 0.02
 LOSS_SLACK = 0.01
-
-
-class Digits(NamedTuple):
-    """scikit-learn's digits in [-1, 1]: `[n, 1, 8, 8]` and labels, four fifths for training."""
-
-    train: Tensor
-    train_labels: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
-
-
-@lru_cache(maxsize=1)
-def digits() -> Digits:
-    """The images, split in an order that never changes."""
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    order = np.random.default_rng(0).permutation(len(loaded.target))
-    images = torch.tensor(loaded.images[order] / 8.0 - 1.0, dtype=torch.float32)[:, None]
-    labels = torch.tensor(loaded.target[order], dtype=torch.int64)
-    n = len(labels) * 4 // 5
-    return Digits(images[:n], labels[:n], images[n:], labels[n:])
 
 
 def check(context: CheckContext) -> CheckResult:
