@@ -98,12 +98,12 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.table import Table
 
-        table = Table(title=self.source, title_justify="left")
-        table.add_column("layer")
+        table = Table(title=self.source, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("layer", overflow="fold")
         for name in ("experts", "tokens", "fan-out", "MaxVio", "CV", "entropy", "dead"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for name in ("unrouted", "retained"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for layer in self.layers:
             table.add_row(
                 layer.name or "(the model)",
