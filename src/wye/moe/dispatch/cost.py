@@ -1,14 +1,14 @@
-"""Which path takes the least time, predicted from five measured speeds of a device.
+"""Which path takes the least time, predicted from five speeds of a device.
 
 A path is predicted to take
 
     calls * call + max(flops / rate, weight bytes / bandwidth) + moved bytes * move
 
 where a product of few rows reads weights at the bandwidth of one thread, unless it is cut over
-threads as `gathered` does. The speeds shipped here were measured by `calibrate` on two cores of a
-server CPU (AVX-512, PyTorch 2.13, float32). They decide between paths whose times differ by
-factors, so another CPU seldom needs others; `calibrate(install=True)` measures and sets them for
-the process. Choices are a function of shapes alone: the same call takes the same path in every
+threads as `gathered` does. The speeds shipped here are round values from timings of single operations
+on two cores of a server CPU (PyTorch 2.13, float32). They decide between paths whose times differ
+by factors, so another CPU seldom needs others; `calibrate(install=True)` measures and sets them
+for the process. Choices are a function of shapes alone: the same call takes the same path in every
 run, which keeps results reproducible to the bit.
 
 Accelerators run grouped products where those can run. Under `torch.compile` bfloat16 does too;
@@ -36,7 +36,7 @@ _FEW_ROWS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Measured speeds of a device.
+    """Speeds of a device.
 
     Attributes:
         call: seconds of one small operation.
