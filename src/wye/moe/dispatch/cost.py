@@ -5,10 +5,10 @@ A path is predicted to take
     calls * call + max(flops / rate, weight bytes / bandwidth) + moved bytes * move
 
 where a product of few rows reads weights at the bandwidth of one thread, unless it is cut over
-threads as `gathered` does. The speeds shipped here are round values from timings of single operations
-on two cores of a server CPU (PyTorch 2.13, float32). They decide between paths whose times differ
-by factors, so another CPU seldom needs others; `calibrate(install=True)` measures and sets them
-for the process. Choices are a function of shapes alone: the same call takes the same path in every
+threads as `gathered` does. The speeds shipped here are round values from timings of single
+operations on two cores of a server CPU (PyTorch 2.13, float32). They decide between paths whose
+times differ by factors, so another CPU seldom needs others; `calibrate(install=True)` measures and
+sets them for the process. Choices are a function of shapes alone: the same call takes the same path in every
 run, which keeps results reproducible to the bit.
 
 Accelerators run grouped products where those can run. Under `torch.compile` bfloat16 does too;
