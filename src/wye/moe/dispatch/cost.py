@@ -8,7 +8,8 @@ where a product of few rows reads weights at the bandwidth of one thread, unless
 threads as `gathered` does. The speeds shipped here are round values from timings of single
 operations on two cores of a server CPU (PyTorch 2.13, float32). They decide between paths whose
 times differ by factors, so another CPU seldom needs others; `calibrate(install=True)` measures and
-sets them for the process. Choices are a function of shapes alone: the same call takes the same path in every
+sets them for the process.
+Choices are a function of shapes alone: the same call takes the same path in every
 run, which keeps results reproducible to the bit.
 
 Accelerators run grouped products where those can run. Under `torch.compile` bfloat16 does too;
