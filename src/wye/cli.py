@@ -158,7 +158,7 @@ def train(
     else:
         outcomes = _read(str(data), exclude_dataset)
     outcomes = _part(outcomes, "train")
-    from wye.query.training import train as fit
+    from wye.query.learning.training import train as fit
 
     _refuse_to_replace(out, force)
     fitted = fit(outcomes, router=router, embedder=embedder, seed=seed, console=messages)
@@ -202,7 +202,7 @@ def evaluate(
 
         routers = {directory.name: load(directory)}
     else:
-        from wye.query.training import train as fit
+        from wye.query.learning.training import train as fit
 
         learn = _part(_read(str(train_on), exclude_dataset), "train")
         routers = {

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wye.query.base import RouterError
-from wye.query.calibration import Reliability, fit_calibrator, fit_combination
-from wye.query.cost_model import fit_amounts
-from wye.query.estimator import common_part, folds, mean_std, model_means
-from wye.query.features import FEATURES, describe_text, text_features
-from wye.query.inputs import nearest
-from wye.query.ridge import Design, fit_ridge
+from wye.query.learning.calibration import Reliability, fit_calibrator, fit_combination
+from wye.query.learning.cost_model import fit_amounts
+from wye.query.learning.estimator import common_part, folds, mean_std, model_means
+from wye.query.learning.features import FEATURES, describe_text, text_features
+from wye.query.learning.inputs import nearest
+from wye.query.learning.ridge import Design, fit_ridge
 
 
 def _with_holes(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

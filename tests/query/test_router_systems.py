@@ -7,8 +7,8 @@ import pytest
 
 import wye
 from wye.query import AutoRouter, FactorisationRouter, KNNRouter, RouterError, get_router
-from wye.query.inputs import Neighbours, QueryInputs
 from wye.query.knn import KNNEstimator
+from wye.query.learning.inputs import Neighbours, QueryInputs
 from wye.query.registry import BUILT_IN
 from wye.testing import made_outcomes
 from wye.testing.query_data import chance_of_success
@@ -56,7 +56,7 @@ def test_knn_equals_the_formula_by_loops() -> None:
     def inputs(found: Neighbours, reference: np.ndarray) -> QueryInputs:
         rows = len(reference)
         zeros = np.zeros((rows, 2), np.float32)
-        return QueryInputs(zeros, zeros, found, reference, n)
+        return QueryInputs(("",) * n, zeros, zeros, found, reference, n)
 
     nobody = Neighbours(np.zeros((n, 0), np.intp), np.zeros((n, 0), np.float32))
     estimator = KNNEstimator(k=k, shrinkage=2.0, sharpness=3.0)

@@ -120,8 +120,8 @@ def playground(data: RoutingData) -> tuple[Mapping[str, Any], ...]:
 def _train(data: RoutingData, folder: Path, system: str) -> tuple[QueryRouter, dict[str, Any]]:
     from threadpoolctl import threadpool_limits
 
+    from wye.query.learning.training import train
     from wye.query.report import evaluate
-    from wye.query.training import train
 
     # The matrices are small: threads that wait for each other take longer than one that works, and
     # many times longer on a machine that is busy elsewhere.

@@ -27,7 +27,7 @@ from wye.gateway.estimates import Expected, expect, known_columns
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.records import DecisionRecord, new_id
 from wye.query.base import Candidate, QueryRouter, RouterError
-from wye.query.features import describe_text
+from wye.query.learning.features import describe_text
 from wye.query.policy import Choice, Policy, PolicyError
 
 DIRECT = "direct"

@@ -1,9 +1,10 @@
 """Auto: a stack of the other routers, weighed by what they got right out of fold. The default.
 
 Routes a query to a model, before an answer exists, on its embedding and text features. Source:
-stacked regression, Breiman, Machine Learning 24, 1996 (see `wye.query.calibration`). Estimators
-that earn no weight are left out, so a decision costs what it is worth. Where the text tells nothing
-about which model is better, all weights of differences vanish and auto routes as `constant` does.
+stacked regression, Breiman, Machine Learning 24, 1996 (see `wye.query.learning.calibration`).
+Estimators that earn no weight are left out, so a decision costs what it is worth. Where the text
+tells nothing about which model is better, all weights of differences vanish and auto routes as
+`constant` does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 from wye.query.base import RouterError
 from wye.query.cluster import ClusterEstimator
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator
 from wye.query.factorisation import FactorisationEstimator
 from wye.query.knn import KNNEstimator
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
 

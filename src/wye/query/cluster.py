@@ -21,9 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator, contrast_error, folds, mean_std, model_means
-from wye.query.inputs import QueryInputs
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import (
+    QualityEstimator,
+    contrast_error,
+    folds,
+    mean_std,
+    model_means,
+)
+from wye.query.learning.inputs import QueryInputs
 
 COUNTS = (8, 16, 32, 64)
 SHRINKAGES = (2.0, 8.0, 32.0)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator, mean_std, model_means
-from wye.query.inputs import QueryInputs
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
+from wye.query.learning.inputs import QueryInputs
 
 
 class ConstantEstimator(QualityEstimator):

@@ -217,7 +217,7 @@ def _candidates(estimate: Estimate, choice: Choice, i: int) -> tuple[Candidate, 
 
 
 def _features(text: str, novelty: float) -> dict[str, float | str]:
-    from wye.query.features import describe_text
+    from wye.query.learning.features import describe_text
 
     return {**describe_text(text), "novelty": novelty}
 

@@ -23,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, NotFittedError, RouterError
-from wye.query.calibration import Combination
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import (
+from wye.query.learning.calibration import Combination
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import (
     QualityEstimator,
     common_part,
     contrast_error,
     mean_std,
     model_means,
 )
-from wye.query.inputs import QueryInputs
-from wye.query.ridge import fit_ridge
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
 # Relative error of differences that is given for directions in reserve.

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator, contrast_error, mean_std, model_means
-from wye.query.inputs import CELLS_AT_ONCE, Neighbours, QueryInputs
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator, contrast_error, mean_std, model_means
+from wye.query.learning.inputs import CELLS_AT_ONCE, Neighbours, QueryInputs
 
 KS = (8, 16, 32, 64, 128, 256)
 SHRINKAGES = (1.0, 4.0, 16.0, 64.0)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator, common_part, mean_std, model_means
-from wye.query.inputs import QueryInputs
-from wye.query.ridge import Design, Ridge, fit_ridge
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator, common_part, mean_std, model_means
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.ridge import Design, Ridge, fit_ridge
 
 
 class LinearEstimator(QualityEstimator):

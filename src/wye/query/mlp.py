@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
-from wye.query.embedded import EmbeddedRouter
-from wye.query.estimator import QualityEstimator, folds
-from wye.query.inputs import QueryInputs
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator, folds
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.ridge import Design
 from wye.query.linear import LinearEstimator
-from wye.query.ridge import Design
 
 TRAINING_QUERIES = 3_000
 # Unit vectors have components of about 1/16; a network learns faster on inputs of about 1.

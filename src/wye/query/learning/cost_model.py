@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.ridge import Design, fit_ridge
+from wye.query.learning.ridge import Design, fit_ridge
 
 if TYPE_CHECKING:
     from wye.data import RoutingData

@@ -1,8 +1,9 @@
 """The contract of a quality estimator, and what all of them share: the means of the models.
 
-A router (`wye.query.embedded.EmbeddedRouter`) is made of one or more estimators. An estimator
-learns quality from vectors, features and neighbours; text, cost, latency, calibration and storage
-are the router's business.
+A router (`wye.query.learning.embedded.EmbeddedRouter`) is made of one or more estimators. An
+estimator learns quality from vectors, features and neighbours, and from whatever else the log says
+of the training queries (`QueryInputs.logged`); cost, latency, calibration and storage are the
+router's business.
 
 Shape letters: Q queries, M models.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
-from wye.query.inputs import QueryInputs
+from wye.query.learning.inputs import QueryInputs
 
 
 class QualityEstimator(ABC):

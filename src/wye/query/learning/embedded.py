@@ -12,14 +12,14 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wye.embed import Embedder, EmbedError, get_embedder
 from wye.query.base import Estimate, FloatArray, NotFittedError, QueryRouter, RouterError
-from wye.query.calibration import (
+from wye.query.learning.calibration import (
     Calibrator,
     Combination,
     Reliability,
@@ -27,16 +27,15 @@ from wye.query.calibration import (
     fit_calibrator,
     fit_combination,
 )
-from wye.query.cost_model import CostModel, fit_cost_model
-from wye.query.estimator import QualityEstimator, folds, mean_std, model_means
-from wye.query.features import FEATURES, text_features
-from wye.query.inputs import QueryInputs, nearest
+from wye.query.learning.cost_model import CostModel, fit_cost_model
+from wye.query.learning.estimator import QualityEstimator, folds, mean_std, model_means
+from wye.query.learning.features import FEATURES, text_features
+from wye.query.learning.inputs import Logged, QueryInputs, nearest
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
 
 NEIGHBOURS = 256
-FOLDS = 5
 
 
 class EmbeddedRouter(QueryRouter):
@@ -52,7 +51,16 @@ class EmbeddedRouter(QueryRouter):
         models_: names of the models.
         reliability_: calibration curve of predictions on queries not seen in training.
         combination_: how much of each estimator counts.
+
+    Class attributes of a system:
+        stacked: whether predictions are shrunk and combined by what they got right out of fold.
+            False leaves the predictions of the one estimator as its authors made them; only the
+            common increasing map of the calibration follows.
+        n_folds: of the out-of-fold predictions that the combination and calibration learn from.
     """
+
+    stacked: ClassVar[bool] = True
+    n_folds: ClassVar[int] = 5
 
     def __init__(
         self,
@@ -89,7 +97,7 @@ class EmbeddedRouter(QueryRouter):
             data = data.where(answered)
         quality = data.quality
         self.embedder_ = self._fresh_embedder(data.texts)
-        inputs = self._training_inputs(data.texts)
+        inputs = self._training_inputs(data)
         self.models_ = data.model_names
         self.mean_std_ = mean_std(quality, model_means(quality))
         self._learn_quality(inputs, quality)
@@ -133,7 +141,8 @@ class EmbeddedRouter(QueryRouter):
         """The embedder, adapted to the training texts; one given by spec is the router's own."""
         return get_embedder(self.embedder).fit(texts)
 
-    def _training_inputs(self, texts: Sequence[str]) -> QueryInputs:
+    def _training_inputs(self, data: RoutingData) -> QueryInputs:
+        texts = data.texts
         vectors = self.embedder_.embed(texts)
         raw = text_features(texts)
         self.feature_mean_ = raw.mean(axis=0)
@@ -150,17 +159,27 @@ class EmbeddedRouter(QueryRouter):
         else:
             self.familiarity_ = np.zeros(0, np.float32)
         return QueryInputs(
+            texts=tuple(texts),
             vectors=vectors,
             features=(raw - self.feature_mean_) / self.feature_std_,
             neighbours=found,
             reference=reference,
             n_references=rows.size,
+            logged=Logged(
+                datasets=data.datasets,
+                cost=data.cost,
+                names=data.model_names,
+                params_b=data.models["params_b"].to_numpy(np.float64, na_value=np.nan),
+            ),
         )
 
     def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
         held_out = self._out_of_fold(inputs, quality)
         means = model_means(quality)
-        self.combination_ = fit_combination(held_out, quality, means)
+        if self.stacked:
+            self.combination_ = fit_combination(held_out, quality, means)
+        else:
+            self.combination_ = Combination(means, np.ones(1), np.ones(1))
         raw = self.combination_.combine(held_out)
         self.calibrator_ = fit_calibrator(self.calibration, raw, quality, self.seed)
         self.reliability_ = Reliability.of(self.calibrator_.apply(raw), quality)
@@ -178,7 +197,7 @@ class EmbeddedRouter(QueryRouter):
         held_out = [np.broadcast_to(means, quality.shape).copy() for _ in estimators]
         if len(inputs) < 2:
             return held_out
-        for part in folds(len(inputs), FOLDS, self.seed):
+        for part in folds(len(inputs), self.n_folds, self.seed):
             rest = np.setdiff1d(np.arange(len(inputs)), part)
             seen, unseen = inputs.rows(rest), inputs.rows(part)
             for h, estimator in enumerate(self._estimators().values()):
@@ -196,6 +215,7 @@ class EmbeddedRouter(QueryRouter):
         estimators = list(self.estimators_.values())
         k = max(1, *(estimators[h].neighbours_read for h in self.used_))
         return QueryInputs(
+            texts=tuple(texts),
             vectors=vectors,
             features=features,
             neighbours=nearest(vectors, self.references_, k),

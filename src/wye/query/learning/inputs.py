@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.query.ridge import Design
+from wye.query.learning.ridge import Design
 
 CELLS_AT_ONCE = 4_000_000
 # Standardised features against unit vectors: together they weigh about as much as the embedding.
@@ -32,22 +32,47 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Logged:
+    """What a log says of training queries beside quality. Nothing of it is known of a new query.
+
+    Attributes:
+        datasets: `[Q]` name of the set that a query belongs to: a label to learn, never an input.
+        cost: `[Q, M]` USD of each answer, NaN where unknown.
+        names: of the M models.
+        params_b: `[M]` billions of parameters, NaN where not public.
+    """
+
+    datasets: NDArray[np.str_]
+    cost: NDArray[np.float64]
+    names: tuple[str, ...]
+    params_b: NDArray[np.float64]
+
+    def rows(self, rows: NDArray[np.intp]) -> Logged:
+        """Some of the queries; the models stay whole."""
+        return Logged(self.datasets[rows], self.cost[rows], self.names, self.params_b)
+
+
+@dataclass(frozen=True)
 class QueryInputs:
     """Q queries as an estimator sees them.
 
     Attributes:
+        texts: Q queries, for estimators that read words.
         vectors: `[Q, D]` unit vectors of the embedder.
         features: `[Q, F]` text features, standardised on the training queries.
         neighbours: nearest references, a training query itself left out.
         reference: `[Q]` which reference a training query is, -1 for none.
         n_references: R.
+        logged: what else is known of training queries; None where an estimate is asked for.
     """
 
+    texts: tuple[str, ...]
     vectors: NDArray[np.float32]
     features: NDArray[np.float32]
     neighbours: Neighbours
     reference: NDArray[np.intp]
     n_references: int
+    logged: Logged | None = None
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
@@ -66,11 +91,13 @@ class QueryInputs:
     def rows(self, rows: NDArray[np.intp]) -> QueryInputs:
         """Some of the queries; the references stay whole."""
         return QueryInputs(
+            texts=tuple(self.texts[i] for i in rows.tolist()),
             vectors=self.vectors[rows],
             features=self.features[rows],
             neighbours=Neighbours(self.neighbours.index[rows], self.neighbours.similarity[rows]),
             reference=self.reference[rows],
             n_references=self.n_references,
+            logged=None if self.logged is None else self.logged.rows(rows),
         )
 
 

@@ -1,0 +1,1 @@
+"""What routers that learn from outcomes share: inputs, estimators, calibration, costs."""
