@@ -56,7 +56,7 @@ def test_knn_equals_the_formula_by_loops() -> None:
     def inputs(found: Neighbours, reference: np.ndarray) -> QueryInputs:
         rows = len(reference)
         zeros = np.zeros((rows, 2), np.float32)
-        return QueryInputs(("",) * n, zeros, zeros, found, reference, n)
+        return QueryInputs(("",) * rows, zeros, zeros, found, reference, n)
 
     nobody = Neighbours(np.zeros((n, 0), np.intp), np.zeros((n, 0), np.float32))
     estimator = KNNEstimator(k=k, shrinkage=2.0, sharpness=3.0)
