@@ -5,6 +5,7 @@ NumPy and PyTorch arrays alike (array API standard). Imports no PyTorch and does
 
 from wye.core.arrays import SelectionError
 from wye.core.capacity import capped, places
+from wye.core.cusum import Cusum
 from wye.core.dual_price import DualPrice
 from wye.core.estimators import gumbel_noise, gumbel_softmax, straight_through
 from wye.core.lse_merge import merge_partial, merge_partials
@@ -54,6 +55,7 @@ from wye.core.weights import shared, softmaxed, weigh
 
 __all__ = [
     "BudgetSolution",
+    "Cusum",
     "DualPrice",
     "Groups",
     "MakespanSolution",
