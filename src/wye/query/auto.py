@@ -5,26 +5,34 @@ stacked regression, Breiman, Machine Learning 24, 1996 (see `wye.query.learning.
 Estimators that earn no weight are left out, so a decision costs what it is worth. Where the text
 tells nothing about which model is better, all weights of differences vanish and auto routes as
 `constant` does.
+
+A model that joins a fitted stack is placed by the factorisation beside the models it knows: its
+quality is what the stack says of all learned models together plus what the factorisation says of
+the newcomer beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wye.query.base import RouterError
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, RouterError
 from wye.query.cluster import ClusterEstimator
 from wye.query.factorisation import FactorisationEstimator
 from wye.query.knn import KNNEstimator
-from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.joining import JoiningRouter
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
 
 MEMBERS = ("knn", "linear", "cluster", "mlp", "factorisation")
 
 
-class AutoRouter(EmbeddedRouter):
+class AutoRouter(JoiningRouter):
     """kNN, ridge, clusters, network and factorisation, each with the weight it earned out of fold.
 
     Args:
@@ -64,6 +72,39 @@ class AutoRouter(EmbeddedRouter):
             raise RouterError(
                 f"members is {self.members!r}, expected one or more of {list(MEMBERS)}"
             )
+
+    def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
+        super()._learn_quality(inputs, quality)
+        # Fitted apart from the stack, which must not change when a model joins.
+        self.newcomers_ = FactorisationEstimator().fit(inputs, quality)
+
+    def _joiner(self) -> FactorisationEstimator:
+        self._require_fitted()
+        return self.newcomers_
+
+    def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        raw, std = super()._raw(inputs)
+        learned = raw.shape[1]
+        if len(self.newcomers_.bias_) == learned:
+            return raw, std
+        placed, doubt = self.newcomers_.predict(inputs)
+        level = raw.mean(axis=1) - placed[:, :learned].mean(axis=1)
+        joined = placed[:, learned:] + level[:, None]
+        return np.hstack([raw, joined]), np.hstack([std, doubt[:, learned:]])
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned: arrays and JSON-serialisable values."""
+        arrays, values = super().get_state()
+        own = self.newcomers_.get_state()
+        return arrays | {f"newcomers/{k}": v for k, v in own.items()}, values
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        super().set_state(arrays, values)
+        self.newcomers_ = FactorisationEstimator()
+        prefix = "newcomers/"
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        self.newcomers_.set_state(own)
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         fresh: dict[str, QualityEstimator] = {

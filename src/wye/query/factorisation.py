@@ -16,15 +16,14 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, K rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.base import FloatArray
 from wye.query.learning.calibration import Combination
-from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import (
     QualityEstimator,
     common_part,
@@ -33,6 +32,7 @@ from wye.query.learning.estimator import (
     model_means,
 )
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.joining import JoiningRouter
 from wye.query.learning.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -87,7 +87,25 @@ class FactorisationEstimator(QualityEstimator):
     def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
         known = np.isfinite(quality)
-        code = np.concatenate([np.ones((int(known.sum()), 1)), self.encode(inputs)[known]], axis=1)
+        code = self.code(inputs)[known]
+        prior_mean, covariance, noise = self.prior()
+        precision = np.linalg.inv(covariance)
+        posterior = np.linalg.inv(precision + code.T @ code / noise**2)
+        moment = precision @ prior_mean + code.T @ quality[known] / noise**2
+        mean = posterior @ moment
+        self.bias_ = np.append(self.bias_, mean[0])
+        self.vectors_ = np.concatenate([self.vectors_, mean[None, 1:]])
+        self.noise_ = np.append(self.noise_, noise)
+        self.mean_std_ = np.append(self.mean_std_, np.sqrt(posterior[0, 0]))
+        self.counts_ = np.append(self.counts_, float(known.sum()))
+        return self
+
+    def code(self, inputs: QueryInputs) -> FloatArray:
+        """`[Q, 1 + K]` what (bias, v) of a model is multiplied with: one, and the code u."""
+        return np.concatenate([np.ones((len(inputs), 1)), self.encode(inputs)], axis=1)
+
+    def prior(self) -> tuple[FloatArray, FloatArray, float]:
+        """Of a newcomer's (bias, v): mean `[1 + K]`, covariance, and the noise of one answer."""
         factors = np.concatenate([self.bias_[:, None], self.vectors_], axis=1)
         prior_mean = factors.mean(axis=0)
         spread = factors - prior_mean
@@ -98,17 +116,7 @@ class FactorisationEstimator(QualityEstimator):
         trust = factors.shape[1] + 1
         covariance = spread.T @ spread + trust * np.diag(width)
         covariance /= len(factors) + trust - 1
-        precision = np.linalg.inv(covariance)
-        noise = float(np.sqrt((self.noise_**2).mean()))
-        posterior = np.linalg.inv(precision + code.T @ code / noise**2)
-        moment = precision @ prior_mean + code.T @ quality[known] / noise**2
-        mean = posterior @ moment
-        self.bias_ = np.append(self.bias_, mean[0])
-        self.vectors_ = np.concatenate([self.vectors_, mean[None, 1:]])
-        self.noise_ = np.append(self.noise_, noise)
-        self.mean_std_ = np.append(self.mean_std_, np.sqrt(posterior[0, 0]))
-        self.counts_ = np.append(self.counts_, float(known.sum()))
-        return self
+        return prior_mean, covariance, float(np.sqrt((self.noise_**2).mean()))
 
     def drop(self, column: int) -> Self:
         """Remove a model."""
@@ -175,7 +183,7 @@ _STATE = (
 )
 
 
-class FactorisationRouter(EmbeddedRouter):
+class FactorisationRouter(JoiningRouter):
     """Low-rank factorisation with a query encoder; models join and leave without retraining.
 
     Args:
@@ -199,83 +207,31 @@ class FactorisationRouter(EmbeddedRouter):
         )
         self.rank = rank
 
-    def add_model(
-        self,
-        name: str,
-        texts: Sequence[str],
-        quality: Sequence[float],
-        *,
-        cost_usd: float | None = None,
-        latency_s: float | None = None,
-        price_in_per_mtok: float | None = None,
-        price_out_per_mtok: float | None = None,
-    ) -> Self:
-        """Let a model join from its measured answers, 20 to 50 of them, without retraining.
-
-        Args:
-            name: of the model.
-            texts: Q queries that it answered.
-            quality: `[Q]` quality of its answers, 0 to 1.
-            cost_usd: its mean cost of an answer, where known.
-            latency_s: its mean seconds to an answer, where known.
-            price_in_per_mtok, price_out_per_mtok: USD per million tokens; the cost of a model
-                without `cost_usd` is estimated from them.
-
-        Raises:
-            NotFittedError: before `fit`.
-            RouterError: the name is taken, or `quality` does not fit.
-        """
-        estimator = self._estimator()
-        measured = np.asarray(quality, np.float64)
-        if name in self.models_:
-            raise RouterError(f"a model {name!r} is there already; remove_model it first")
-        if measured.shape != (len(texts),) or not len(texts):
-            raise RouterError(
-                f"quality has shape {measured.shape} for {len(texts)} texts; "
-                "expected one figure a text, and at least one"
-            )
-        if not ((measured >= 0) & (measured <= 1)).all():
-            raise RouterError("quality of a model that joins must be 0 to 1, without NaN")
-        inputs = self._inputs(texts)
-        estimator.join(inputs, measured)
-        self.models_ = (*self.models_, name)
-        self.mean_std_ = np.append(self.mean_std_, estimator.mean_std_[-1])
-        # Averaged over the training queries the code is zero, so the bias is the mean quality.
-        self._set_means(np.append(self.combination_.means, estimator.bias_[-1]))
-        self.cost_model_ = self.cost_model_.with_model(
-            cost=_or_nan(cost_usd),
-            latency=_or_nan(latency_s),
-            price_in=_or_nan(price_in_per_mtok) / 1e6,
-            price_out=_or_nan(price_out_per_mtok) / 1e6,
-        )
-        return self
-
     def remove_model(self, name: str) -> Self:
-        """Let a model leave, without retraining.
+        """Let a model leave, and with it what it told of models that join later.
 
         Raises:
             NotFittedError: before `fit`.
             RouterError: no such model, or it is the last one.
         """
-        estimator = self._estimator()
-        if name not in self.models_:
-            raise RouterError(f"no model {name!r}; this router has {list(self.models_)}")
-        if len(self.models_) == 1:
-            raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
-        column = self.models_.index(name)
-        estimator.drop(column)
-        self.models_ = tuple(m for m in self.models_ if m != name)
+        column = self._column(name)
+        super().remove_model(name)
+        self._joiner().drop(column)
+        self.kept_ = np.arange(len(self.models_))
         self.mean_std_ = np.delete(self.mean_std_, column)
         self._set_means(np.delete(self.combination_.means, column))
         self.cost_model_ = self.cost_model_.without(column)
         return self
 
-    def _estimator(self) -> FactorisationEstimator:
-        if not hasattr(self, "cost_model_"):
-            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+    def _joiner(self) -> FactorisationEstimator:
+        self._require_fitted()
         estimator = self.estimators_["factorisation"]
         assert isinstance(estimator, FactorisationEstimator)
         return estimator
+
+    def _has_joined(self, estimator: FactorisationEstimator) -> None:
+        # Averaged over the training queries the code is zero, so the bias is the mean quality.
+        self._set_means(np.append(self.combination_.means, estimator.bias_[-1]))
 
     def _set_means(self, means: FloatArray) -> None:
         old = self.combination_
@@ -283,7 +239,3 @@ class FactorisationRouter(EmbeddedRouter):
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         return {"factorisation": FactorisationEstimator(rank=self.rank)}
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -5,13 +5,16 @@ factor that keeps the mean in dollars right (Duan's smearing estimate, JASA 78, 
 model's cost was never seen but its prices are known, tokens times prices stand in; where neither is
 known, the cost is NaN.
 
+Prices that change later need no new answers: of a cost learned at the prices p, the part of the
+prompt is min(cost, tokens in x p_in), the rest is output, and each part moves with its own price.
+
 Shape letters: Q queries, M models, D columns of the design.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,12 +104,15 @@ class CostModel:
         fallback: `[3, M]` for a model whose cost was never seen: price of an input and of an output
             token (USD), and expected output tokens; NaN prices where not known.
         tokens_per_char: of the input.
+        repriced: `[2, M]` price of an input and of an output token (USD) that holds since the costs
+            were learned; NaN where the prices of `fallback` still do.
     """
 
     cost: AmountModel
     latency: AmountModel
     fallback: FloatArray
     tokens_per_char: float
+    repriced: FloatArray
 
     def predict(
         self, texts: Sequence[str], design: NDArray[np.float32]
@@ -114,11 +120,35 @@ class CostModel:
         """Expected cost and latency, each `[Q, M]`, NaN where nothing is known."""
         cost = self.cost.predict(design)
         unseen = np.flatnonzero(np.isnan(self.cost.smear))
-        if unseen.size:
+        changed = np.flatnonzero(np.isfinite(self.repriced[0]))
+        if unseen.size or changed.size:
             tokens = np.array([len(t) for t in texts], np.float64) * self.tokens_per_char
             price_in, price_out, out = self.fallback[:, unseen]
             cost[:, unseen] = tokens[:, None] * price_in + price_out * out
+            cost[:, changed] = self._repriced_cost(cost[:, changed], tokens[:, None], changed)
         return cost, self.latency.predict(design)
+
+    def _repriced_cost(
+        self, cost: FloatArray, tokens: FloatArray, columns: NDArray[np.intp]
+    ) -> FloatArray:
+        """Costs `[Q, C]` learned at the old prices of `columns`, at their present ones."""
+        old_in, old_out, out = self.fallback[:, columns]
+        new_in, new_out = self.repriced[:, columns]
+        from_tokens = tokens * new_in + out * new_out
+        prompt = np.minimum(cost, tokens * old_in)
+        # A part that was free says nothing of its tokens; they are expected as in `fallback`.
+        prompt_now = np.where(old_in > 0, prompt * new_in / _positive(old_in), tokens * new_in)
+        rest_now = np.where(
+            old_out > 0, (cost - prompt) * new_out / _positive(old_out), out * new_out
+        )
+        known = np.isfinite(cost) & np.isfinite(old_in) & np.isfinite(old_out)
+        return np.asarray(np.where(known, prompt_now + rest_now, from_tokens), np.float64)
+
+    def with_prices(self, column: int, price_in: float, price_out: float) -> CostModel:
+        """The same with the prices per token (USD) of one model that hold from here on."""
+        repriced = self.repriced.copy()
+        repriced[:, column] = price_in, price_out
+        return replace(self, repriced=repriced)
 
     def with_model(
         self, *, cost: float, latency: float, price_in: float, price_out: float
@@ -130,6 +160,7 @@ class CostModel:
             latency=self.latency.with_constant(latency),
             fallback=np.column_stack([self.fallback, [price_in, price_out, out]]),
             tokens_per_char=self.tokens_per_char,
+            repriced=np.column_stack([self.repriced, [np.nan, np.nan]]),
         )
 
     def without(self, column: int) -> CostModel:
@@ -139,6 +170,7 @@ class CostModel:
             latency=self.latency.without(column),
             fallback=np.delete(self.fallback, column, axis=1),
             tokens_per_char=self.tokens_per_char,
+            repriced=np.delete(self.repriced, column, axis=1),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -147,6 +179,7 @@ class CostModel:
         named |= {f"latency.{k}": v for k, v in self.latency.arrays().items()}
         return named | {
             "fallback": self.fallback,
+            "repriced": self.repriced,
             "tokens_per_char": np.array([self.tokens_per_char]),
         }
 
@@ -162,6 +195,7 @@ class CostModel:
             latency=AmountModel(**parts["latency"]),
             fallback=arrays["fallback"],
             tokens_per_char=float(arrays["tokens_per_char"][0]),
+            repriced=arrays["repriced"],
         )
 
 
@@ -187,7 +221,12 @@ def fit_cost_model(data: RoutingData, design: NDArray[np.float32]) -> CostModel:
         latency=fit_amounts(design, data.latency),
         fallback=np.concatenate([prices.T / 1e6, out[None]]),
         tokens_per_char=float(ratio) if ratio > 0 else TOKENS_PER_CHAR,
+        repriced=np.full((2, len(data.model_names)), np.nan),
     )
+
+
+def _positive(prices: FloatArray) -> FloatArray:
+    return np.where(prices > 0, prices, 1.0)
 
 
 def _column(function: Any, matrix: FloatArray, some: NDArray[np.bool_], rest: float) -> FloatArray:

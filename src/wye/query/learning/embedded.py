@@ -102,6 +102,7 @@ class EmbeddedRouter(QueryRouter):
         self.mean_std_ = mean_std(quality, model_means(quality))
         self._learn_quality(inputs, quality)
         self.cost_model_ = fit_cost_model(data, _cost_design(inputs))
+        self.kept_ = np.arange(len(self.models_))
         return self
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
@@ -112,12 +113,13 @@ class EmbeddedRouter(QueryRouter):
             RouterError: `texts` is not a sequence of strings.
         """
         started = time.perf_counter()
-        if not hasattr(self, "cost_model_"):
-            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        self._require_fitted()
         spent = self.embedder_.spent_usd
         inputs = self._inputs(texts)
         quality, std = self._predict(inputs)
         cost, latency = self.cost_model_.predict(texts, _cost_design(inputs))
+        if len(self.kept_) < quality.shape[1]:
+            quality, std, cost, latency = (a[:, self.kept_] for a in (quality, std, cost, latency))
         n = max(1, len(inputs))
         return Estimate(
             models=self.models_,
@@ -129,6 +131,58 @@ class EmbeddedRouter(QueryRouter):
             router_cost=(self.embedder_.spent_usd - spent) / n,
             router_seconds=(time.perf_counter() - started) / n,
         )
+
+    # Models leave, prices change: nothing is learned again.
+
+    def remove_model(self, name: str) -> Self:
+        """Let a model leave at once; what was learned of the others stays as it is.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: no such model, or it is the last one.
+        """
+        column = self._column(name)
+        if len(self.models_) == 1:
+            raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
+        self.kept_ = np.delete(self.kept_, column)
+        self.models_ = tuple(m for m in self.models_ if m != name)
+        return self
+
+    def set_prices(self, prices: Mapping[str, tuple[float, float]]) -> Self:
+        """Change what models cost; expected qualities and numbers of tokens stay as learned.
+
+        Args:
+            prices: for each model USD per million input tokens and per million output tokens.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: no such model, or a price that is no number of 0 or more.
+
+        Example:
+            >>> router.set_prices({"large": (2.5, 10.0)})  # doctest: +SKIP
+        """
+        self._require_fitted()
+        changed = self.cost_model_
+        for name, pair in prices.items():
+            column = int(self.kept_[self._column(name)])
+            if len(pair) != 2 or not all(np.isfinite(p) and p >= 0 for p in pair):
+                raise RouterError(
+                    f"the prices of {name!r} are {pair!r}, expected two numbers of 0 or more: USD "
+                    "per million input tokens and per million output tokens"
+                )
+            changed = changed.with_prices(column, pair[0] / 1e6, pair[1] / 1e6)
+        self.cost_model_ = changed
+        return self
+
+    def _column(self, name: str) -> int:
+        self._require_fitted()
+        if name not in self.models_:
+            raise RouterError(f"no model {name!r}; this router has {list(self.models_)}")
+        return self.models_.index(name)
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "cost_model_"):
+            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
 
     # Learning.
 
@@ -224,14 +278,18 @@ class EmbeddedRouter(QueryRouter):
         )
 
     def _predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        raw, std = self._raw(inputs)
+        std = std * self.calibrator_.slope(raw)
+        return self.calibrator_.apply(raw), np.maximum(std, self.mean_std_)
+
+    def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Quality before calibration and its standard uncertainty, each `[Q, M]`."""
         means: list[FloatArray | None] = [None] * len(self.estimators_)
         stds: list[FloatArray | None] = [None] * len(self.estimators_)
         for h, estimator in enumerate(self.estimators_.values()):
             if h in self.used_:
                 means[h], stds[h] = estimator.predict(inputs)
-        raw = self.combination_.combine(means)
-        std = self.combination_.uncertainty(means, stds) * self.calibrator_.slope(raw)
-        return self.calibrator_.apply(raw), np.maximum(std, self.mean_std_)
+        return self.combination_.combine(means), self.combination_.uncertainty(means, stds)
 
     def _novelty(self, inputs: QueryInputs) -> FloatArray:
         if not self.familiarity_.size:
@@ -246,8 +304,7 @@ class EmbeddedRouter(QueryRouter):
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What was learned: arrays and JSON-serialisable values."""
-        if not hasattr(self, "cost_model_"):
-            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        self._require_fitted()
         parts: dict[str, Mapping[str, NDArray[Any]]] = {
             "embedder": self.embedder_.get_state(),
             "cost_model": self.cost_model_.arrays(),
@@ -264,6 +321,7 @@ class EmbeddedRouter(QueryRouter):
                 "references": self.references_,
                 "familiarity": self.familiarity_,
                 "mean_std": self.mean_std_,
+                "kept": self.kept_,
             },
         }
         names = list(self.estimators_)
@@ -299,7 +357,7 @@ class EmbeddedRouter(QueryRouter):
         own = _part(arrays, "inputs")
         self.feature_mean_, self.feature_std_ = own["feature_mean"], own["feature_std"]
         self.references_, self.familiarity_ = own["references"], own["familiarity"]
-        self.mean_std_ = own["mean_std"]
+        self.mean_std_, self.kept_ = own["mean_std"], own["kept"]
         self.combination_ = Combination(**_part(arrays, "combination"))
         knots = _part(arrays, "calibrator")["knots"]
         self.calibrator_ = Calibrator(values["calibrator"], knots)

@@ -1,0 +1,149 @@
+"""Models that join a fitted router from a few measured answers, and leave it, without retraining.
+
+What the routers share that can do this: the verbs `add_model` and `remove_model`, what an estimator
+must offer for them, and what a handful of known models says of a newcomer before its first answer.
+
+Shape letters: Q queries, M models, P parameters of one model.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.learning.calibration import Combination
+from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.estimator import QualityEstimator
+from wye.query.learning.inputs import QueryInputs
+
+
+class JoiningEstimator(QualityEstimator):
+    """An estimator whose models are independent once it is fitted.
+
+    Attributes:
+        mean_std_: `[M]` standard uncertainty of each model's mean quality.
+    """
+
+    mean_std_: FloatArray
+
+    @property
+    @abstractmethod
+    def levels(self) -> FloatArray:
+        """Expected quality of each model averaged over the training queries, `[M]`."""
+
+    @abstractmethod
+    def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
+
+    @abstractmethod
+    def drop(self, column: int) -> Self:
+        """Remove a model."""
+
+
+class JoiningRouter(EmbeddedRouter):
+    """Base of the routers, made of one `JoiningEstimator`, that models join and leave."""
+
+    def add_model(
+        self,
+        name: str,
+        texts: Sequence[str],
+        quality: Sequence[float],
+        *,
+        cost_usd: float | None = None,
+        latency_s: float | None = None,
+        price_in_per_mtok: float | None = None,
+        price_out_per_mtok: float | None = None,
+    ) -> Self:
+        """Let a model join from its measured answers, 20 to 50 of them, without retraining.
+
+        Args:
+            name: of the model.
+            texts: Q queries that it answered.
+            quality: `[Q]` quality of its answers, 0 to 1.
+            cost_usd: its mean cost of an answer, where known.
+            latency_s: its mean seconds to an answer, where known.
+            price_in_per_mtok, price_out_per_mtok: USD per million tokens; the cost of a model
+                without `cost_usd` is estimated from them.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: the name is taken, or `quality` does not fit.
+        """
+        estimator = self._joining()
+        measured = np.asarray(quality, np.float64)
+        if name in self.models_:
+            raise RouterError(f"a model {name!r} is there already; remove_model it first")
+        if measured.shape != (len(texts),) or not len(texts):
+            raise RouterError(
+                f"quality has shape {measured.shape} for {len(texts)} texts; "
+                "expected one figure a text, and at least one"
+            )
+        if not ((measured >= 0) & (measured <= 1)).all():
+            raise RouterError("quality of a model that joins must be 0 to 1, without NaN")
+        estimator.join(self._inputs(texts), measured)
+        self.models_ = (*self.models_, name)
+        self.mean_std_ = np.append(self.mean_std_, estimator.mean_std_[-1])
+        self._set_means(np.append(self.combination_.means, estimator.levels[-1]))
+        self.cost_model_ = self.cost_model_.with_model(
+            cost=_or_nan(cost_usd),
+            latency=_or_nan(latency_s),
+            price_in=_or_nan(price_in_per_mtok) / 1e6,
+            price_out=_or_nan(price_out_per_mtok) / 1e6,
+        )
+        return self
+
+    def remove_model(self, name: str) -> Self:
+        """Let a model leave, without retraining.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: no such model, or it is the last one.
+        """
+        estimator = self._joining()
+        if name not in self.models_:
+            raise RouterError(f"no model {name!r}; this router has {list(self.models_)}")
+        if len(self.models_) == 1:
+            raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
+        column = self.models_.index(name)
+        estimator.drop(column)
+        self.models_ = tuple(m for m in self.models_ if m != name)
+        self.mean_std_ = np.delete(self.mean_std_, column)
+        self._set_means(np.delete(self.combination_.means, column))
+        self.cost_model_ = self.cost_model_.without(column)
+        return self
+
+    def _joining(self) -> JoiningEstimator:
+        if not hasattr(self, "cost_model_"):
+            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
+        (estimator,) = self.estimators_.values()
+        assert isinstance(estimator, JoiningEstimator)
+        return estimator
+
+    def _set_means(self, means: FloatArray) -> None:
+        old = self.combination_
+        self.combination_ = Combination(means=means, common=old.common, contrast=old.contrast)
+
+
+def newcomer_prior(factors: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean `[P]` and precision `[P, P]` of the parameters of a model not seen yet.
+
+    A handful of models says little of how a newcomer may differ: their covariance is pulled towards
+    the diagonal `width` as if that had been seen on P + 1 more models.
+
+    Args:
+        factors: `[M, P]` parameters of the known models.
+        width: `[P]` variance of each parameter that is thought possible, above 0.
+    """
+    mean = factors.mean(axis=0)
+    spread = factors - mean
+    trust = factors.shape[1] + 1
+    covariance = (spread.T @ spread + trust * np.diag(width)) / (len(factors) + trust - 1)
+    return mean, np.linalg.inv(covariance)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
