@@ -4,6 +4,7 @@ NumPy and PyTorch arrays alike (array API standard). Imports no PyTorch and does
 """
 
 from wye.core.arrays import SelectionError
+from wye.core.audit import AuditChain, AuditError, AuditLog, AuditRecord, find_break, verify
 from wye.core.capacity import capped, places
 from wye.core.cusum import Cusum
 from wye.core.dual_price import DualPrice
@@ -54,6 +55,10 @@ from wye.core.traces import PlanTrace
 from wye.core.weights import shared, softmaxed, weigh
 
 __all__ = [
+    "AuditChain",
+    "AuditError",
+    "AuditLog",
+    "AuditRecord",
     "BudgetSolution",
     "Cusum",
     "DualPrice",
@@ -78,6 +83,7 @@ __all__ = [
     "entropy",
     "entropy_bounds",
     "expert_choice",
+    "find_break",
     "fold",
     "gumbel_noise",
     "gumbel_softmax",
@@ -115,6 +121,7 @@ __all__ = [
     "transport",
     "transport_potentials",
     "uniform",
+    "verify",
     "weigh",
     "window_prices",
     "within_budget",
