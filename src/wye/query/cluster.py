@@ -13,7 +13,6 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
+from wye.query.learning.clusters import cluster_centers, memberships
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import (
     QualityEstimator,
@@ -29,13 +29,12 @@ from wye.query.learning.estimator import (
     mean_std,
     model_means,
 )
+from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
 
 COUNTS = (8, 16, 32, 64)
 SHRINKAGES = (2.0, 8.0, 32.0)
-SHARPNESS = 10.0
 TUNING_FOLDS = 4
-TRAINING_QUERIES = 3000
 
 
 class ClusterEstimator(QualityEstimator):
@@ -58,7 +57,7 @@ class ClusterEstimator(QualityEstimator):
         self.mean_std_ = mean_std(quality, means)
         wanted = COUNTS if self.n_clusters is None else (self.n_clusters,)
         counts = sorted({min(c, len(inputs)) for c in wanted})
-        candidates = [_centers(inputs.vectors, c, self.seed) for c in counts]
+        candidates = [cluster_centers(inputs.vectors, c, self.seed) for c in counts]
         errors = {
             (c, shrinkage): self._error(inputs, quality, centers, shrinkage)
             for c, centers in enumerate(candidates)
@@ -66,13 +65,13 @@ class ClusterEstimator(QualityEstimator):
         }
         best, shrinkage = min(errors, key=lambda key: errors[key])
         self.centers_ = candidates[best]
-        owner = _memberships(inputs.vectors, self.centers_, 1)
-        self.table_, self.table_std_ = _table(owner, quality, means, shrinkage)
+        owner = memberships(inputs.vectors, self.centers_, 1)
+        self.table_, self.table_std_ = group_table(owner, quality, means, shrinkage)
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        share = _memberships(inputs.vectors, self.centers_, self.nearest)
+        share = memberships(inputs.vectors, self.centers_, self.nearest)
         variance = share @ self.table_std_**2 + self.mean_std_**2
         return share @ self.table_, np.sqrt(variance)
 
@@ -83,13 +82,13 @@ class ClusterEstimator(QualityEstimator):
         means = model_means(quality)
         if len(inputs) < TUNING_FOLDS:
             return 0.0
-        owner = _memberships(inputs.vectors, centers, 1)
-        share = _memberships(inputs.vectors, centers, self.nearest)
+        owner = memberships(inputs.vectors, centers, 1)
+        share = memberships(inputs.vectors, centers, self.nearest)
         predicted = np.empty_like(quality)
         for part in folds(len(inputs), TUNING_FOLDS, self.seed):
             seen = quality.copy()
             seen[part] = np.nan
-            predicted[part] = share[part] @ _table(owner, seen, means, shrinkage)[0]
+            predicted[part] = share[part] @ group_table(owner, seen, means, shrinkage)[0]
         return contrast_error(quality, predicted, means)
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -105,42 +104,6 @@ class ClusterEstimator(QualityEstimator):
         """Restore what `get_state` returned."""
         self.centers_, self.table_ = arrays["centers"], arrays["table"]
         self.table_std_, self.mean_std_ = arrays["table_std"], arrays["mean_std"]
-
-
-def _centers(vectors: NDArray[np.float32], count: int, seed: int) -> FloatArray:
-    """`[C, D]` unit centres of k-means on unit vectors."""
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    rows = np.random.default_rng(seed).permutation(len(vectors))[:TRAINING_QUERIES]
-    model = KMeans(count, init="random", n_init=1, max_iter=15, random_state=seed)
-    with warnings.catch_warnings():
-        # Fewer distinct queries than clusters leave some clusters empty, which is harmless here.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        centers = model.fit(vectors[np.sort(rows)]).cluster_centers_.astype(np.float64)
-    length = np.linalg.norm(centers, axis=1, keepdims=True)
-    return np.asarray(centers / np.where(length > 0, length, 1.0), np.float64)
-
-
-def _memberships(vectors: NDArray[np.float32], centers: FloatArray, nearest: int) -> FloatArray:
-    """`[Q, C]` share of each cluster in the judgement of a query; zero but for the nearest."""
-    close = vectors @ centers.T
-    nearest = min(nearest, centers.shape[0])
-    cut = np.partition(close, -nearest, axis=1)[:, -nearest, None]
-    weight = np.where(close >= cut, np.exp(SHARPNESS * (close - close.max(1, keepdims=True))), 0.0)
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
-
-
-def _table(
-    owner: FloatArray, quality: FloatArray, means: FloatArray, shrinkage: float
-) -> tuple[FloatArray, FloatArray]:
-    """Quality of each model in each cluster and its standard uncertainty, each `[C, M]`."""
-    known = np.isfinite(quality)
-    excess = owner.T @ np.where(known, quality - means, 0.0)
-    weight = owner.T @ known + shrinkage
-    table = means + excess / weight
-    limited = np.clip(table, 0.01, 0.99)
-    return table, np.sqrt(limited * (1 - limited) / (1.0 + weight))
 
 
 class ClusterRouter(EmbeddedRouter):

@@ -32,7 +32,7 @@ from wye.query.learning.estimator import (
     model_means,
 )
 from wye.query.learning.inputs import QueryInputs
-from wye.query.learning.joining import JoiningRouter
+from wye.query.learning.joining import JoiningEstimator, JoiningRouter, newcomer_prior
 from wye.query.learning.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -42,7 +42,7 @@ SLACK = 0.005
 BIAS_VARIANCE = 0.04
 
 
-class FactorisationEstimator(QualityEstimator):
+class FactorisationEstimator(JoiningEstimator):
     """Reduced-rank ridge regression of quality on the embedding and text features.
 
     Args:
@@ -107,15 +107,10 @@ class FactorisationEstimator(QualityEstimator):
     def prior(self) -> tuple[FloatArray, FloatArray, float]:
         """Of a newcomer's (bias, v): mean `[1 + K]`, covariance, and the noise of one answer."""
         factors = np.concatenate([self.bias_[:, None], self.vectors_], axis=1)
-        prior_mean = factors.mean(axis=0)
-        spread = factors - prior_mean
-        # A handful of models says little of how a newcomer may differ: their covariance is pulled
-        # towards one in which every direction is as wide as their vectors are long.
+        # Every direction may be as wide as the vectors of the known models are long.
         width = np.full(factors.shape[1], float((self.vectors_**2).mean()) + 1e-6)
         width[0] = BIAS_VARIANCE
-        trust = factors.shape[1] + 1
-        covariance = spread.T @ spread + trust * np.diag(width)
-        covariance /= len(factors) + trust - 1
+        prior_mean, covariance = newcomer_prior(factors, width)
         return prior_mean, covariance, float(np.sqrt((self.noise_**2).mean()))
 
     def drop(self, column: int) -> Self:
@@ -229,7 +224,8 @@ class FactorisationRouter(JoiningRouter):
         assert isinstance(estimator, FactorisationEstimator)
         return estimator
 
-    def _has_joined(self, estimator: FactorisationEstimator) -> None:
+    def _has_joined(self, estimator: JoiningEstimator) -> None:
+        assert isinstance(estimator, FactorisationEstimator)
         # Averaged over the training queries the code is zero, so the bias is the mean quality.
         self._set_means(np.append(self.combination_.means, estimator.bias_[-1]))
 

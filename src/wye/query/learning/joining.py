@@ -1,7 +1,7 @@
-"""Models that join a fitted router from a few measured answers, and leave it, without retraining.
+"""Models that join a fitted router from a few measured answers, without training it again.
 
-What the routers share that can do this: the verbs `add_model` and `remove_model`, what an estimator
-must offer for them, and what a handful of known models says of a newcomer before its first answer.
+What the routers share that can do this: the verb `add_model`, what an estimator must offer for it,
+and what a handful of known models says of a newcomer before its first answer.
 
 Shape letters: Q queries, M models, P parameters of one model.
 """
@@ -14,26 +14,20 @@ from typing import Self
 
 import numpy as np
 
-from wye.query.base import FloatArray, NotFittedError, RouterError
-from wye.query.learning.calibration import Combination
+from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
 
 
 class JoiningEstimator(QualityEstimator):
-    """An estimator whose models are independent once it is fitted.
+    """An estimator whose models are independent of each other once it is fitted.
 
     Attributes:
         mean_std_: `[M]` standard uncertainty of each model's mean quality.
     """
 
     mean_std_: FloatArray
-
-    @property
-    @abstractmethod
-    def levels(self) -> FloatArray:
-        """Expected quality of each model averaged over the training queries, `[M]`."""
 
     @abstractmethod
     def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
@@ -45,7 +39,18 @@ class JoiningEstimator(QualityEstimator):
 
 
 class JoiningRouter(EmbeddedRouter):
-    """Base of the routers, made of one `JoiningEstimator`, that models join and leave."""
+    """Base of the routers that a model can join: they name the estimator that places it."""
+
+    @abstractmethod
+    def _joiner(self) -> JoiningEstimator:
+        """The fitted estimator that places newcomers.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+
+    def _has_joined(self, estimator: JoiningEstimator) -> None:
+        """Called when `estimator` has taken a newcomer in, for what the router keeps beside it."""
 
     def add_model(
         self,
@@ -73,7 +78,7 @@ class JoiningRouter(EmbeddedRouter):
             NotFittedError: before `fit`.
             RouterError: the name is taken, or `quality` does not fit.
         """
-        estimator = self._joining()
+        estimator = self._joiner()
         measured = np.asarray(quality, np.float64)
         if name in self.models_:
             raise RouterError(f"a model {name!r} is there already; remove_model it first")
@@ -85,9 +90,10 @@ class JoiningRouter(EmbeddedRouter):
         if not ((measured >= 0) & (measured <= 1)).all():
             raise RouterError("quality of a model that joins must be 0 to 1, without NaN")
         estimator.join(self._inputs(texts), measured)
+        self.kept_ = np.append(self.kept_, len(self.mean_std_))
         self.models_ = (*self.models_, name)
         self.mean_std_ = np.append(self.mean_std_, estimator.mean_std_[-1])
-        self._set_means(np.append(self.combination_.means, estimator.levels[-1]))
+        self._has_joined(estimator)
         self.cost_model_ = self.cost_model_.with_model(
             cost=_or_nan(cost_usd),
             latency=_or_nan(latency_s),
@@ -96,40 +102,9 @@ class JoiningRouter(EmbeddedRouter):
         )
         return self
 
-    def remove_model(self, name: str) -> Self:
-        """Let a model leave, without retraining.
-
-        Raises:
-            NotFittedError: before `fit`.
-            RouterError: no such model, or it is the last one.
-        """
-        estimator = self._joining()
-        if name not in self.models_:
-            raise RouterError(f"no model {name!r}; this router has {list(self.models_)}")
-        if len(self.models_) == 1:
-            raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
-        column = self.models_.index(name)
-        estimator.drop(column)
-        self.models_ = tuple(m for m in self.models_ if m != name)
-        self.mean_std_ = np.delete(self.mean_std_, column)
-        self._set_means(np.delete(self.combination_.means, column))
-        self.cost_model_ = self.cost_model_.without(column)
-        return self
-
-    def _joining(self) -> JoiningEstimator:
-        if not hasattr(self, "cost_model_"):
-            raise NotFittedError(f"router {self.name!r} is not fitted; call fit(data) first")
-        (estimator,) = self.estimators_.values()
-        assert isinstance(estimator, JoiningEstimator)
-        return estimator
-
-    def _set_means(self, means: FloatArray) -> None:
-        old = self.combination_
-        self.combination_ = Combination(means=means, common=old.common, contrast=old.contrast)
-
 
 def newcomer_prior(factors: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean `[P]` and precision `[P, P]` of the parameters of a model not seen yet.
+    """Mean `[P]` and covariance `[P, P]` of the parameters of a model not seen yet.
 
     A handful of models says little of how a newcomer may differ: their covariance is pulled towards
     the diagonal `width` as if that had been seen on P + 1 more models.
@@ -142,7 +117,7 @@ def newcomer_prior(factors: FloatArray, width: FloatArray) -> tuple[FloatArray, 
     spread = factors - mean
     trust = factors.shape[1] + 1
     covariance = (spread.T @ spread + trust * np.diag(width)) / (len(factors) + trust - 1)
-    return mean, np.linalg.inv(covariance)
+    return mean, np.asarray(covariance, np.float64)
 
 
 def _or_nan(value: float | None) -> float:
