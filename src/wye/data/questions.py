@@ -51,6 +51,32 @@ def split_by_question(
     """
     if not 0.0 <= test_share <= 1.0:
         raise DataError(f"test_share is {test_share!r}, expected a number from 0 to 1")
+    return np.where(_uniform(texts, seed) < test_share, "test", "train")
+
+
+def folds_by_question(texts: Sequence[str], folds: int, *, seed: int = 0) -> NDArray[np.intp]:
+    """`[Q]` which of `folds` parts each text falls into, by a hash of its normalised question.
+
+    Args:
+        texts: Q questions.
+        folds: how many parts, 2 or more; their sizes are equal in expectation.
+        seed: another seed gives independent parts.
+
+    Raises:
+        DataError: fewer than 2 parts.
+
+    Example:
+        >>> parts = folds_by_question(["One?", " one? ", "Two?"], 3)
+        >>> bool(parts[0] == parts[1])
+        True
+    """
+    if folds < 2:
+        raise DataError(f"folds is {folds}, expected 2 or more")
+    return np.minimum((_uniform(texts, seed) * folds).astype(np.intp), folds - 1)
+
+
+def _uniform(texts: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """A number from 0 to 1 for each text, the same for the same question."""
     key = int(seed).to_bytes(16, "big", signed=True)
     draws = np.fromiter(
         (
@@ -61,5 +87,4 @@ def split_by_question(
         count=len(texts),
     )
     # 53 bits, so that the comparison with a float share is exact.
-    uniform = (draws >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return np.where(uniform < test_share, "test", "train")
+    return np.asarray((draws >> np.uint64(11)).astype(np.float64) / 2.0**53)
