@@ -23,16 +23,16 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.cluster import ClusterEstimator
 from wye.query.factorisation import FactorisationEstimator
 from wye.query.knn import KNNEstimator
+from wye.query.learning.active import ChoosingRouter
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
-from wye.query.learning.joining import JoiningRouter
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
 
 MEMBERS = ("knn", "linear", "cluster", "mlp", "factorisation")
 
 
-class AutoRouter(JoiningRouter):
+class AutoRouter(ChoosingRouter):
     """kNN, ridge, clusters, network and factorisation, each with the weight it earned out of fold.
 
     Args:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
+from wye.query.learning.active import ChoosingRouter
 from wye.query.learning.calibration import Combination
 from wye.query.learning.estimator import (
     QualityEstimator,
@@ -32,7 +33,7 @@ from wye.query.learning.estimator import (
     model_means,
 )
 from wye.query.learning.inputs import QueryInputs
-from wye.query.learning.joining import JoiningEstimator, JoiningRouter, newcomer_prior
+from wye.query.learning.joining import JoiningEstimator, newcomer_prior
 from wye.query.learning.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -178,7 +179,7 @@ _STATE = (
 )
 
 
-class FactorisationRouter(JoiningRouter):
+class FactorisationRouter(ChoosingRouter):
     """Low-rank factorisation with a query encoder; models join and leave without retraining.
 
     Args:

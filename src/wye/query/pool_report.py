@@ -117,11 +117,9 @@ class PoolReport:
         kept = self.enough
         rest = [m.name for m in self.models if m.name not in kept.models]
         verb = "is" if len(kept.models) == 1 else "are"
-        all_of_them = f"{with_interval(self.whole)} with all {len(self.models)} models"
-        said = [
-            f"{listed(list(kept.models))} {verb} enough: routing reaches "
-            + f"{with_interval(kept.quality)}{at} with that, and {all_of_them}"
-        ]
+        reached = f"routing reaches {with_interval(kept.quality)}{at} with that"
+        whole = f"{with_interval(self.whole)} with all {len(self.models)} models"
+        said = [f"{listed(list(kept.models))} {verb} enough: {reached}, and {whole}"]
         if rest:
             said.append(f"without {listed(rest)} it loses {with_interval(kept.loss, signed=True)}")
         needed = [m.name for m in self.models if m.needed]

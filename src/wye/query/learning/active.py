@@ -17,9 +17,14 @@ Shape letters: Q candidates, K code (the constant included).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
 from wye.query.base import FloatArray, RouterError
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.joining import JoiningRouter
 
 CRITERIA = ("variance", "determinant")
 
@@ -72,3 +77,41 @@ def choose_queries(
         free[best] = False
         chosen.append(best)
     return chosen
+
+
+@runtime_checkable
+class LinearNewcomer(Protocol):
+    """An estimator in which the quality of a newcomer is linear in what its answers tell of it."""
+
+    def code(self, inputs: QueryInputs) -> FloatArray:
+        """`[Q, K]` what the newcomer's parameters are multiplied with, the constant included."""
+
+    def prior(self) -> tuple[FloatArray, FloatArray, float]:
+        """Mean `[K]` and covariance `[K, K]` of these parameters, and the noise of one answer."""
+
+
+class ChoosingRouter(JoiningRouter):
+    """A router that says which queries a model should answer to join it."""
+
+    def suggest(
+        self, texts: Sequence[str], n: int = 40, *, criterion: str = "variance"
+    ) -> list[int]:
+        """Which of the texts a newcomer should answer, the most telling ones first.
+
+        Args:
+            texts: Q candidates, drawn as the queries that will be routed.
+            n: how many to choose; 20 to 50 are enough as a rule.
+            criterion: see `choose_queries`.
+
+        Returns:
+            Positions in `texts`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: fewer than `n` candidates, or an unknown criterion.
+        """
+        estimator = self._joiner()
+        assert isinstance(estimator, LinearNewcomer)
+        _, covariance, noise = estimator.prior()
+        code = estimator.code(self._inputs(texts))
+        return choose_queries(code, covariance, noise, n, criterion=criterion)
