@@ -37,6 +37,10 @@ class RouterError(WyeError):
     """A router was given something it cannot work with; the message says what to do."""
 
 
+class MissingPartError(RouterError):
+    """A router needs something that is not there: an extra, a language model, an endpoint."""
+
+
 class NotFittedError(RouterError):
     """A router was asked for an estimate before `fit`."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.query.base import RouterError
+from wye.query.base import MissingPartError, RouterError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -25,10 +25,10 @@ def require_torch(system: str) -> Any:
     """The module `torch`.
 
     Raises:
-        RouterError: it is not installed; the message names the extra.
+        MissingPartError: it is not installed; the message names the extra.
     """
     if find_spec("torch") is None:
-        raise RouterError(
+        raise MissingPartError(
             f"{system} learns with PyTorch, which is not installed; install it with: "
             'pip install "wye[torch]"'
         )
