@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wye.embed.base import Embedder, EmbedError
+from wye.embed.json_endpoint import JsonEndpoint
 
 if TYPE_CHECKING:
-    import httpx
     from numpy.typing import NDArray
-
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class EndpointEmbedder(Embedder):
@@ -47,10 +43,8 @@ class EndpointEmbedder(Embedder):
         timeout: float = 60.0,
         price_per_mtok: float = 0.0,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise EmbedError(f"base_url is {base_url!r}, expected http://... or https://...")
-        if batch_size < 1 or retries < 0:
-            raise EmbedError(f"batch_size is {batch_size} and retries {retries}; need >= 1, >= 0")
+        if batch_size < 1:
+            raise EmbedError(f"batch_size is {batch_size}, expected 1 or more")
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.api_key_env = api_key_env
@@ -61,7 +55,9 @@ class EndpointEmbedder(Embedder):
         self.name = f"endpoint:{self.base_url}#{model}"
         self.spec = self.name if api_key_env is None else f"{self.name}#{api_key_env}"
         self._dim: int | None = None
-        self._client: httpx.Client | None = None
+        self._endpoint = JsonEndpoint(
+            self.name, base_url, api_key_env, retries=retries, timeout=timeout, error=EmbedError
+        )
 
     @property
     def dim(self) -> int:
@@ -76,7 +72,9 @@ class EndpointEmbedder(Embedder):
         if not filled:
             return np.zeros((len(texts), self.dim), np.float32)
         # Endpoints refuse an empty input, which has the zero vector by contract.
-        made = self._parse(self._request([texts[i] for i in filled]), len(filled))
+        asked = [texts[i] for i in filled]
+        body = {"model": self.model, "input": asked, "encoding_format": "float"}
+        made = self._parse(self._endpoint.post("embeddings", body), len(filled))
         if self._dim is not None and made.shape[1] != self._dim:
             raise EmbedError(
                 f"{self.name} answered vectors of width {made.shape[1]} after {self._dim}"
@@ -85,55 +83,6 @@ class EndpointEmbedder(Embedder):
         vectors = np.zeros((len(texts), self._dim), np.float32)
         vectors[filled] = made
         return vectors
-
-    def _request(self, texts: list[str]) -> Any:
-        import httpx
-
-        if self._client is None:
-            self._client = httpx.Client(timeout=self.timeout)
-        wait = 0.5
-        for attempt in range(self.retries + 1):
-            try:
-                response = self._client.post(
-                    f"{self.base_url}/embeddings",
-                    json={"model": self.model, "input": texts, "encoding_format": "float"},
-                    headers=self._headers(),
-                )
-            except httpx.TransportError as error:
-                failure = f"{type(error).__name__}: {error}"
-            else:
-                if response.is_success:
-                    return self._json(response)
-                failure = f"HTTP {response.status_code}: {response.text[:300]}"
-                if response.status_code not in RETRIED:
-                    raise EmbedError(f"{self.name} refused {len(texts)} texts: {failure}")
-                wait = _retry_after(response.headers.get("retry-after"), wait)
-            if attempt < self.retries:
-                time.sleep(wait)
-                wait *= 2
-        raise EmbedError(
-            f"{self.name} failed {self.retries + 1} times in a row, last by {failure}; "
-            "is the endpoint up and base_url right?"
-        )
-
-    def _headers(self) -> dict[str, str]:
-        if self.api_key_env is None:
-            return {}
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            raise EmbedError(
-                f"the environment variable {self.api_key_env} is not set; it holds the key of "
-                f"{self.base_url}"
-            )
-        return {"Authorization": f"Bearer {key}"}
-
-    def _json(self, response: httpx.Response) -> Any:
-        try:
-            return response.json()
-        except ValueError as error:
-            raise EmbedError(
-                f"{self.name} answered something else than JSON: {response.text[:200]!r}"
-            ) from error
 
     def _parse(self, body: Any, expected: int) -> NDArray[np.float32]:
         try:
@@ -151,11 +100,3 @@ class EndpointEmbedder(Embedder):
             )
         self.spent_usd += tokens * self.price_per_mtok / 1e6
         return vectors
-
-
-def _retry_after(header: str | None, otherwise: float) -> float:
-    """Seconds that a `Retry-After` header asks for, at most a minute."""
-    try:
-        return min(60.0, max(0.0, float(header))) if header else otherwise
-    except ValueError:  # an HTTP date, which endpoints of this kind do not send
-        return otherwise
