@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from wye.query.base import RouterError as RouterError
     from wye.query.base import Routing as Routing
     from wye.query.cluster import ClusterRouter as ClusterRouter
+    from wye.query.composition_of_experts import (
+        CompositionOfExpertsRouter as CompositionOfExpertsRouter,
+    )
     from wye.query.constant import ConstantRouter as ConstantRouter
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
     from wye.query.knn import KNNRouter as KNNRouter
@@ -33,6 +36,7 @@ _HOME = {
     "Candidate": "base",
     "Choice": "policy",
     "ClusterRouter": "cluster",
+    "CompositionOfExpertsRouter": "composition_of_experts",
     "ConstantRouter": "constant",
     "Decision": "base",
     "Estimate": "base",
@@ -55,6 +59,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "ClusterRouter",
+    "CompositionOfExpertsRouter",
     "ConstantRouter",
     "Decision",
     "Estimate",

@@ -12,13 +12,31 @@ from wye.query.base import QueryRouter, RouterError
 ENTRY_POINTS = "wye.routers"
 
 BUILT_IN = {
+    "adaptive-rag": "wye.query.adaptive_rag:AdaptiveRAGRouter",
     "auto": "wye.query.auto:AutoRouter",
+    "best-route": "wye.query.best_route:BestRouteRouter",
+    "c2mab-v": "wye.query.c2mab_v:C2MABVRouter",
     "cluster": "wye.query.cluster:ClusterRouter",
+    "composition-of-experts": "wye.query.composition_of_experts:CompositionOfExpertsRouter",
     "constant": "wye.query.constant:ConstantRouter",
+    "eagle": "wye.query.eagle:EagleRouter",
     "factorisation": "wye.query.factorisation:FactorisationRouter",
+    "hybridllm": "wye.query.hybridllm:HybridLLMRouter",
+    "irt": "wye.query.irt:IRTRouter",
+    "greenserv": "wye.query.greenserv:GreenServRouter",
     "knn": "wye.query.knn:KNNRouter",
     "linear": "wye.query.linear:LinearRouter",
+    "metallm": "wye.query.metallm:MetaLLMRouter",
+    "mixllm": "wye.query.mixllm:MixLLMRouter",
     "mlp": "wye.query.mlp:MLPRouter",
+    "pickllm": "wye.query.pickllm:PickLLMRouter",
+    "routellm-bert": "wye.query.routellm_bert:RouteLLMBERTRouter",
+    "routellm-causal": "wye.query.routellm_causal:RouteLLMCausalRouter",
+    "routellm-mf": "wye.query.routellm_mf:RouteLLMMFRouter",
+    "routellm-sw": "wye.query.routellm_sw:RouteLLMSWRouter",
+    "shnitzer": "wye.query.shnitzer:ShnitzerRouter",
+    "uniroute": "wye.query.uniroute:UniRouteRouter",
+    "zooter": "wye.query.zooter:ZooterRouter",
 }
 
 

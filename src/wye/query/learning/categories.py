@@ -73,7 +73,7 @@ class CategoryEstimator(QualityEstimator):
         Raises:
             RouterError: the inputs do not say which dataset each query belongs to.
         """
-        self.names_, labels = category_labels(inputs, least=self.least)
+        self.names_, labels = self._category_labels(inputs)
         means = model_means(quality)
         self.mean_std_ = mean_std(quality, means)
         owner = one_hot(labels, len(self.names_))
@@ -91,6 +91,9 @@ class CategoryEstimator(QualityEstimator):
         share = self.posterior(inputs)
         variance = share @ self.table_std_**2 + self.mean_std_**2
         return share @ self.table_, np.sqrt(variance)
+
+    def _category_labels(self, inputs: QueryInputs) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+        return category_labels(inputs, least=self.least)
 
     def _columns(self, inputs: QueryInputs) -> NDArray[np.float32]:
         return inputs.columns if self.with_features else inputs.vectors
