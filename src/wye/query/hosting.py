@@ -20,6 +20,7 @@ from wye.query.base import FloatArray, RouterError
 
 SOLVERS = ("milp", "enumerate")
 MOST_ENUMERATED = 15
+EQUAL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,34 @@ def _programme(gain: FloatArray, sizes: FloatArray, budget: float) -> NDArray[np
         shape=(c * m, c * m + m),
     )
     total = np.concatenate([np.zeros(c * m), sizes])[None, :]
-    found = milp(
-        # With y free of charge, an idle expert could be hosted; a tie is broken when rows are set.
-        np.concatenate([-gain.ravel(), np.zeros(m)]),
-        constraints=[
-            LinearConstraint(one_each.tocsr(), 1.0, 1.0),
-            LinearConstraint(within.tocsr(), -np.inf, 0.0),
-            LinearConstraint(total, -np.inf, budget),
-        ],
-        bounds=Bounds(0.0, 1.0),
-        integrality=np.ones(c * m + m),
-        options={"mip_rel_gap": 0.0},
-    )
-    if found.x is None:
-        raise RouterError(f"the integer programme was not solved: {found.message}")
-    return np.asarray(found.x[c * m :] > 0.5, np.bool_)
+    constraints = [
+        LinearConstraint(one_each.tocsr(), 1.0, 1.0),
+        LinearConstraint(within.tocsr(), -np.inf, 0.0),
+        LinearConstraint(total, -np.inf, budget),
+    ]
+    value = np.concatenate([gain.ravel(), np.zeros(m)])
+
+    def solved(cost: FloatArray, constraints: list[LinearConstraint]) -> NDArray[np.bool_]:
+        found = milp(
+            cost,
+            constraints=constraints,
+            bounds=Bounds(0.0, 1.0),
+            integrality=np.ones(c * m + m),
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.x is None:
+            raise RouterError(f"the integer programme was not solved: {found.message}")
+        return np.asarray(found.x[c * m :] > 0.5, np.bool_)
+
+    best = solved(-value, constraints)
+    optimum = _worth(gain, best)
+    # Of sets that are worth as much, the smallest: the same programme with the value as a bound.
+    smallest = solved(total[0], [*constraints, LinearConstraint(value[None, :], optimum, np.inf)])
+    return smallest if _worth(gain, smallest) >= optimum - EQUAL else best
+
+
+def _worth(gain: FloatArray, allowed: NDArray[np.bool_]) -> float:
+    return float(gain[:, allowed].max(axis=1).sum())
 
 
 def _enumerated(gain: FloatArray, sizes: FloatArray, budget: float) -> NDArray[np.bool_]:
@@ -132,8 +146,8 @@ def _enumerated(gain: FloatArray, sizes: FloatArray, budget: float) -> NDArray[n
     members = members[np.argsort(members @ sizes, kind="stable")]
     best, chosen = -np.inf, members[0]
     for row in members:
-        value = float(gain[:, row].max(axis=1).sum())
-        if value > best + 1e-12:
+        value = _worth(gain, row)
+        if value > best + EQUAL:
             best, chosen = value, row
     return np.asarray(chosen, np.bool_)
 
