@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wye.query.policies.cascade_run import CascadeOutcome, run_cascade
     from wye.query.policies.explore import Explore
     from wye.query.policies.judging import Answer, ConfidenceJudge, Judge, JudgeModel
+    from wye.query.policies.match import CheapestMatch
     from wye.query.policies.quality import Quality
     from wye.query.policies.threshold import Threshold
     from wye.query.policies.utility import Utility
@@ -27,6 +28,7 @@ _HOME = {
     "Cascade": "cascade",
     "CascadeOutcome": "cascade_run",
     "CascadeRun": "cascade",
+    "CheapestMatch": "match",
     "ConfidenceJudge": "judging",
     "Explore": "explore",
     "Judge": "judging",
@@ -47,6 +49,7 @@ __all__ = [
     "Cascade",
     "CascadeOutcome",
     "CascadeRun",
+    "CheapestMatch",
     "ConfidenceJudge",
     "Explore",
     "Judge",

@@ -20,6 +20,7 @@ BUILT_IN = {
     "threshold": "wye.query.policies.threshold:Threshold",
     "abstain": "wye.query.policies.abstain:Abstain",
     "cascade": "wye.query.policies.cascade:Cascade",
+    "match": "wye.query.policies.match:CheapestMatch",
     "explore": "wye.query.policies.explore:Explore",
 }
 GROUP = "wye.policies"
