@@ -8,7 +8,8 @@ Three steps, all learned on predictions for queries that an estimator had not se
    the text tells nothing about which model is better, b is near zero: the router falls back to the
    best single model by itself.
 2. `Calibrator`: one increasing map for all models, so that their order stays: Platt's logistic map
-   (Platt, 1999) or isotonic regression (Zadrozny and Elkan, 2002), both by scikit-learn.
+   (Platt, 1999), the same without intercept (a temperature: Guo et al. 2017, arXiv 1706.04599) or
+   isotonic regression (Zadrozny and Elkan, 2002), all by scikit-learn.
 3. `Reliability`: predicted against observed quality, to look at.
 
 Shape letters: Q queries, M models, H estimators, B bins.
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 
-METHODS = ("platt", "isotonic", "none")
+METHODS = ("platt", "temperature", "isotonic", "none")
 LEAST, MOST = 0.002, 0.998
 TUNING_CELLS = 100_000
 # A model this much below the best on average counts 1/e of it when weights are learned.
@@ -124,8 +125,8 @@ class Calibrator:
     """An increasing map from raw to calibrated quality.
 
     Attributes:
-        method: `platt` (knots are slope and intercept on the logit), `isotonic` (knots are
-            abscissae and ordinates) or `none`.
+        method: `platt` (knots are slope and intercept on the logit; a temperature T is the slope
+            1 / T), `isotonic` (knots are abscissae and ordinates) or `none`.
         knots: `[2]`, `[2, B]` or `[0]`.
     """
 
@@ -161,16 +162,17 @@ def fit_calibrator(method: str, raw: FloatArray, quality: FloatArray, seed: int)
     if x.size > TUNING_CELLS:
         chosen = np.random.default_rng(seed).choice(x.size, TUNING_CELLS, replace=False)
         x, y = x[chosen], y[chosen]
-    if method == "platt" and 0.0 < y.mean() < 1.0:
+    if method in ("platt", "temperature") and 0.0 < y.mean() < 1.0:
         from sklearn.linear_model import LogisticRegression
 
         column = np.tile(_logit(x), 2)[:, None]
         label = np.repeat([1, 0], x.size)
         weight = np.concatenate([y, 1.0 - y])
         keep = weight > 0
-        platt = LogisticRegression(C=1e6).fit(column[keep], label[keep], weight[keep])
+        platt = LogisticRegression(C=1e6, fit_intercept=method == "platt")
+        platt.fit(column[keep], label[keep], weight[keep])
         slope = max(float(platt.coef_[0, 0]), 1e-3)
-        return Calibrator("platt", np.array([slope, float(platt.intercept_[0])]))
+        return Calibrator("platt", np.array([slope, float(np.ravel(platt.intercept_)[0])]))
     if method == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 

@@ -10,8 +10,8 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from wye.query.policy import PolicyError
 
 if TYPE_CHECKING:
     from wye.query.base import BoolArray, Estimate, FloatArray
+    from wye.query.chat_model import Generation
 
 _EDGE = 1e-3
 _LEAST_ROWS = 100
@@ -27,11 +28,42 @@ _LEAST_ROWS = 100
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered, and what its target says of its own certainty (0 to 1, if it does)."""
+    """What a model answered, and all that was observed while it did.
+
+    Attributes:
+        model: who answered.
+        text: the answer.
+        confidence: what its target says of its own certainty, 0 to 1, if it does.
+        log_probabilities: `[T]` of the tokens of the answer, where the backend gives them.
+        runner_up: `[T]` of the best other token at each place, -inf where there is none.
+        samples: further answers to the same query, drawn at a temperature above 0.
+        sample_log_probabilities: of each sample as a whole sequence; none or as many as samples.
+        hidden: `[D]` hidden state at the end of the answer, of a model in this process.
+    """
 
     model: str
     text: str
     confidence: float | None = None
+    log_probabilities: FloatArray | None = field(default=None, compare=False)
+    runner_up: FloatArray | None = field(default=None, compare=False)
+    samples: tuple[str, ...] = ()
+    sample_log_probabilities: tuple[float, ...] = ()
+    hidden: FloatArray | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, generation: Generation, samples: Sequence[Generation] = ()) -> Answer:
+        """The answer of a chat model, with further samples of the same chat where there are any."""
+        sums = tuple(
+            float(s.log_probabilities.sum()) for s in samples if s.log_probabilities is not None
+        )
+        return cls(
+            generation.model,
+            generation.text,
+            log_probabilities=generation.log_probabilities,
+            runner_up=generation.runner_up,
+            samples=tuple(s.text for s in samples),
+            sample_log_probabilities=sums if len(sums) == len(samples) else (),
+        )
 
 
 class Judge(ABC):
