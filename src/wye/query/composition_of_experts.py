@@ -279,7 +279,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
             RouterError: no expert fits the budget, or a size is unknown.
         """
         self._require_fitted()
-        estimator, kept = self._composition(), np.flatnonzero(self.available_)
+        estimator, kept = self.composition(), np.flatnonzero(self.available_)
         found = host_experts(
             estimator.table_[:, kept],
             estimator.traffic_,
@@ -292,7 +292,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         hosted[kept[found.hosted]] = True
         expert = kept[found.expert]
         self.hosting_: Hosting = replace(found, hosted=hosted, expert=expert)
-        self._hosted_within = (budget, size_penalty)
+        self.hosted_within_ = (budget, size_penalty)
         self.table_ = {
             name: self.pool_[m] for name, m in zip(estimator.names_, expert.tolist(), strict=True)
         }
@@ -328,7 +328,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
             raise RouterError(f"{name!r} is the last model of this router; it cannot be removed")
         before, self.available_ = self.available_, left
         try:
-            return self.host(budget=self._hosted_within[0], size_penalty=self._hosted_within[1])
+            return self.host(budget=self.hosted_within_[0], size_penalty=self.hosted_within_[1])
         except RouterError:
             self.available_ = before
             raise
@@ -341,7 +341,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
             RouterError: `texts` is not a sequence of strings.
         """
         self._require_fitted()
-        estimator = self._composition()
+        estimator = self.composition()
         row, posterior, spread = estimator.rows(self._inputs(texts))
         names = estimator.names_
         return [
@@ -380,7 +380,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         return self.route([routed_text(c) for c in conversations], policy)
 
     def _by_table(self, texts: Sequence[str], allowed: BoolArray | None) -> BoolArray | None:
-        estimator = self._composition()
+        estimator = self.composition()
         expert = np.array([self.models_.index(self.table_[n]) for n in estimator.names_])
         chosen = expert[estimator.rows(self._inputs(texts))[0]]
         own = np.zeros((len(chosen), len(self.models_)), np.bool_)
@@ -397,7 +397,8 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         self._pool = self.embedder_.embed(self._unlabelled) if self._unlabelled else None
         return super()._training_inputs(data)
 
-    def _composition(self) -> CompositionEstimator:
+    def composition(self) -> CompositionEstimator:
+        """The fitted estimator: names of the categories, the table A and the traffic of each row."""
         estimator = self.estimators_["composition"]
         assert isinstance(estimator, CompositionEstimator)
         return estimator
@@ -443,7 +444,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         values |= {
             "pool": list(self.pool_),
             "table": dict(self.table_),
-            "within": list(self._hosted_within),
+            "within": list(self.hosted_within_),
         }
         return arrays, values
 
@@ -455,7 +456,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         self.hosting_ = Hosting(arrays["hosting/hosted"], arrays["hosting/expert"], objective, size)
         self.pool_, self.table_ = tuple(values["pool"]), dict(values["table"])
         budget, size_penalty = values["within"]
-        self._hosted_within = (budget, size_penalty)
+        self.hosted_within_ = (budget, size_penalty)
 
 
 def agreed_labels(
