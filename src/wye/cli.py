@@ -1,5 +1,7 @@
 """The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
+The commands pool, join, leave, prices and bench query are in `wye.cli_query`.
+
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold; 2 bad input, with a message that says
 what to do; 3 a check could not be run.
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
+from wye.cli_query import register
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
@@ -37,23 +41,6 @@ app.add_typer(bench_app, name="bench")
 # A pipe has no width of its own; tables of figures need more than the 80 columns Rich assumes.
 screen = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 messages = Console(stderr=True)
-
-DataFolder = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder with queries, outcomes and models (parquet, jsonl or csv), or 'embedded'.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option("--exclude-dataset", metavar="NAME", help="Leave this dataset out. Repeatable."),
-]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-EmbedderName = Annotated[
-    str, typer.Option(help="static, tfidf, minilm, or endpoint:BASE_URL#MODEL.")
-]
 
 
 def main() -> None:
@@ -156,7 +143,7 @@ def train(
 
         outcomes = read_log(from_log)
     else:
-        outcomes = _read(str(data), exclude_dataset)
+        outcomes = read_data(str(data), exclude_dataset)
     outcomes = _part(outcomes, "train")
     from wye.query.learning.training import train as fit
 
@@ -194,7 +181,7 @@ def evaluate(
         raise WyeError("give either DIR (a saved router) or --train DATA")
     if directory is not None and router:
         raise WyeError("--router goes with --train; a saved router is what it is")
-    test = _part(_read(on, exclude_dataset), "test")
+    test = _part(read_data(on, exclude_dataset), "test")
     from wye.query.report import evaluate_many
 
     if directory is not None:
@@ -204,7 +191,7 @@ def evaluate(
     else:
         from wye.query.learning.training import train as fit
 
-        learn = _part(_read(str(train_on), exclude_dataset), "train")
+        learn = _part(read_data(str(train_on), exclude_dataset), "train")
         routers = {
             name: fit(learn, router=name, embedder=embedder, seed=seed, console=messages)
             for name in (router or ["auto"])
@@ -290,7 +277,7 @@ def data_show(data: DataFolder, exclude_dataset: Exclude = None, as_json: AsJson
     """Counts, density, accuracy of each model, oracle, duplicates and artefacts."""
     from wye.data import summarise
 
-    summary = summarise(_read(data, exclude_dataset))
+    summary = summarise(read_data(data, exclude_dataset))
     if as_json:
         _print_json(summary.to_dict())
     else:
@@ -325,7 +312,7 @@ def data_split(
     seed: Seed = 0,
 ) -> None:
     """Split by a hash of the normalised question: no question lands on both sides."""
-    _read(data, None).split(test_share=test_share, seed=seed).write(target)
+    read_data(data, None).split(test_share=test_share, seed=seed).write(target)
     messages.print(f"wrote {target}")
 
 
@@ -400,7 +387,7 @@ def check(
     summary = run_checks(
         slugs,
         scale=scale,
-        data=None if data is None else _read(data, None),
+        data=None if data is None else read_data(data, None),
         fast=fast,
         console=messages,
     )
@@ -442,13 +429,6 @@ def bench_experts(
         screen.print(result)
 
 
-def _read(data: str, exclude: list[str] | None) -> RoutingData:
-    from wye.data import RoutingData, load_embedded
-
-    outcomes = load_embedded() if data == "embedded" else RoutingData.read(data)
-    return outcomes.exclude_dataset(*exclude) if exclude else outcomes
-
-
 def _part(data: RoutingData, name: str) -> RoutingData:
     """The named part where the data has it; all of it where it has no parts at all."""
     splits = set(data.queries["split"].dropna().unique())
@@ -479,6 +459,8 @@ def _escape(text: str) -> str:
 
     return escape(text)
 
+
+register(app, bench_app, screen, messages)
 
 if __name__ == "__main__":
     main()

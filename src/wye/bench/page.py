@@ -43,8 +43,9 @@ def page(report: Report) -> str:
         view = frontier_view(report)
         caption = "; ".join(view.outside)
         plot = (
-            f"<figure>{_legend(view)}{_svg(view)}<figcaption class='note'>Bands and brackets are "
-            f"{report.level:.0%} bootstrap intervals. {escape(caption)}</figcaption></figure>"
+            f"<figure>{frontier_legend(view)}{frontier_svg(view)}<figcaption class='note'>"
+            f"Bands and brackets are {report.level:.0%} bootstrap intervals. "
+            f"{escape(caption)}</figcaption></figure>"
         )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     return document(
@@ -129,7 +130,8 @@ class _Scale:
         return x, y
 
 
-def _svg(view: FrontierView) -> str:
+def frontier_svg(view: FrontierView) -> str:
+    """The plot as inline SVG."""
     scale = _Scale(view)
     parts = [_axes(view, scale), _curves(view, scale), _labels(view, scale)]
     parts.extend(
@@ -141,7 +143,8 @@ def _svg(view: FrontierView) -> str:
     )
 
 
-def _legend(view: FrontierView) -> str:
+def frontier_legend(view: FrontierView) -> str:
+    """What its lines are, as HTML."""
     entries = [
         *((f"router: {line.label}", line.colour, "solid") for line in view.lines),
         ("cheapest mix of single models (no router)", MIX_COLOUR, "dashed"),

@@ -124,7 +124,8 @@ class PoolReport:
             said.append(f"without {listed(rest)} it loses {with_interval(kept.loss, signed=True)}")
         needed = [m.name for m in self.models if m.needed]
         said.append(
-            f"leaving out any one of {listed(needed)} would cost quality beyond chance"
+            f"leaving out {'any one of ' * (len(needed) > 1)}{listed(needed)} would cost quality "
+            "beyond chance"
             if needed
             else "no single model is missed beyond chance when it alone is left out"
         )

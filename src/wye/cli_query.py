@@ -1,0 +1,272 @@
+"""Commands of the query scale beside train, eval and route: bench query, pool, join, leave, prices.
+
+`wye.cli` adds them to its commands.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
+from wye.errors import WyeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from wye.query.learning.active import ChoosingRouter
+    from wye.query.learning.embedded import EmbeddedRouter
+    from wye.query.learning.joining import JoiningRouter
+
+RouterFolder = Annotated[Path, typer.Argument(metavar="ROUTER", help="A saved router.")]
+
+
+def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Console) -> None:
+    """Add the commands to `app` and `bench`; figures go to `screen`, progress to `messages`."""
+
+    @bench.command("query")
+    def bench_routers(
+        data: DataFolder,
+        routers: Annotated[
+            str | None, typer.Option(help="Names, separated by commas; all when not given.")
+        ] = None,
+        folds: Annotated[int, typer.Option(help="Parts of the cross-validation.")] = 3,
+        own_split: Annotated[
+            bool, typer.Option("--own-split", help="Keep the data's train and test parts instead.")
+        ] = False,
+        seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")] = 1,
+        embedder: EmbedderName = "static",
+        exclude_dataset: Exclude = None,
+        out: Annotated[
+            Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for query.html and so on")
+        ] = Path("bench"),
+        as_json: AsJson = False,
+    ) -> None:
+        """Train every router on the same queries and say which pays, on one page."""
+        from rich.progress import Progress
+
+        from wye.bench.query import bench_query
+        from wye.bench.query_page import save
+
+        outcomes = read_data(data, exclude_dataset)
+        named = None if routers is None else [r.strip() for r in routers.split(",") if r.strip()]
+        with Progress(console=messages, transient=True) as bar:
+            task = bar.add_task("getting ready", total=None)
+
+            def told(done: int, total: int, said: str) -> None:
+                bar.update(task, completed=done, total=total, description=said)
+
+            result = bench_query(
+                outcomes,
+                named,
+                embedder=embedder,
+                folds=folds,
+                own_split=own_split,
+                seeds=range(seeds),
+                progress=told,
+            )
+        for path in save(result, out):
+            messages.print(f"wrote {path}")
+        _show(screen, result, as_json)
+
+    @app.command()
+    def pool(
+        data: DataFolder,
+        router: Annotated[str, typer.Option(help="Whose estimates route.")] = "auto",
+        budget: Annotated[
+            float | None, typer.Option(help="USD per query that routing may cost at most.")
+        ] = None,
+        budget_share: Annotated[
+            float | None, typer.Option(help="The same as a share of the best single model's cost.")
+        ] = None,
+        max_models: Annotated[int | None, typer.Option(help="Largest pool to look for.")] = None,
+        tolerance: Annotated[float, typer.Option(help="Quality a pool may lose.")] = 0.005,
+        folds: Annotated[int, typer.Option(help="Parts of the cross-fit.")] = 3,
+        embedder: EmbedderName = "static",
+        seed: Seed = 0,
+        exclude_dataset: Exclude = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Say which models are worth having: what routing loses without each, and which suffice."""
+        from wye.query.pool import value_pool
+
+        with messages.status("reading") as status:
+            report = value_pool(
+                read_data(data, exclude_dataset),
+                router=router,
+                embedder=embedder,
+                budget=budget,
+                budget_share=budget_share,
+                max_models=max_models,
+                tolerance=tolerance,
+                folds=folds,
+                seed=seed,
+                progress=status.update,
+            )
+        _show(screen, report, as_json)
+
+    @app.command()
+    def join(
+        directory: RouterFolder,
+        model: Annotated[
+            str | None, typer.Argument(metavar="[MODEL]", help="Name of the newcomer.")
+        ] = None,
+        answers: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="FILE", help="Its answers: text and quality (0 to 1), .jsonl or .csv."
+            ),
+        ] = None,
+        suggest: Annotated[
+            int | None, typer.Option(metavar="N", help="Print N queries worth measuring instead.")
+        ] = None,
+        data: Annotated[
+            str, typer.Option("--from", metavar="DATA", help="Where --suggest takes queries from.")
+        ] = "embedded",
+        cost_usd: Annotated[float | None, typer.Option(help="Mean cost of its answers.")] = None,
+        price_in: Annotated[float | None, typer.Option(help="USD per million tokens in.")] = None,
+        price_out: Annotated[float | None, typer.Option(help="USD per million tokens out.")] = None,
+    ) -> None:
+        """Let a model join a saved router from 20 to 50 measured answers."""
+        router = _joining(directory)
+        if suggest is not None:
+            if model is not None or answers is not None:
+                raise WyeError("--suggest prints queries to measure; give it without MODEL, FILE")
+            for row in _suggested(router, data, suggest):
+                print(json.dumps(row, ensure_ascii=False))  # noqa: T201
+            return
+        if model is None or answers is None:
+            raise WyeError("give MODEL and --answers FILE, or --suggest N for queries to measure")
+        texts, quality = read_answers(answers)
+        router.add_model(
+            model,
+            texts,
+            quality,
+            cost_usd=cost_usd,
+            price_in_per_mtok=price_in,
+            price_out_per_mtok=price_out,
+        )
+        router.save(directory)
+        messages.print(f"{model} joined {directory} from {len(texts)} answers")
+
+    @app.command()
+    def leave(
+        directory: RouterFolder,
+        model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
+    ) -> None:
+        """Let a model leave a saved router at once."""
+        router = _embedded(directory)
+        router.remove_model(model).save(directory)
+        messages.print(f"{model} left {directory}; it has {', '.join(router.models_)}")
+
+    @app.command()
+    def prices(
+        directory: RouterFolder,
+        changes: Annotated[
+            list[str],
+            typer.Argument(metavar="MODEL=IN,OUT...", help="USD per million tokens in and out."),
+        ],
+    ) -> None:
+        """Change what models cost in a saved router, without training it again."""
+        router = _embedded(directory)
+        router.set_prices(dict(_price(change) for change in changes)).save(directory)
+        messages.print(f"changed the prices of {len(changes)} models in {directory}")
+
+
+def read_answers(path: Path) -> tuple[list[str], list[float]]:
+    """Texts and qualities of a newcomer's answers.
+
+    Args:
+        path: .jsonl or .csv with the columns `text` and `quality`.
+
+    Raises:
+        WyeError: another suffix, a file that cannot be read, or a row without a text or with a
+            quality that is not 0 to 1.
+    """
+    if path.suffix not in (".jsonl", ".csv"):
+        raise WyeError(f"{path}: expected .jsonl or .csv with the columns text and quality")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WyeError(f"{path} cannot be read: {error}") from error
+    lines = content.splitlines()
+    rows: list[Any]
+    try:
+        if path.suffix == ".csv":
+            rows = list(csv.DictReader(lines))
+        else:
+            rows = [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise WyeError(f"{path} is no JSON Lines: {error}") from error
+    texts, quality = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            text, value = row["text"], float(row["quality"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WyeError(
+                f"{path}, row {number}: expected a text and a quality, got {row!r}"
+            ) from error
+        if not isinstance(text, str) or not 0.0 <= value <= 1.0:
+            raise WyeError(f"{path}, row {number}: quality is {value}, expected 0 to 1")
+        texts.append(text)
+        quality.append(value)
+    if not texts:
+        raise WyeError(f"{path} holds no answers")
+    return texts, quality
+
+
+def _suggested(router: ChoosingRouter | Any, data: str, n: int) -> list[dict[str, str]]:
+    from wye.query.learning.active import ChoosingRouter
+
+    if not isinstance(router, ChoosingRouter):
+        raise WyeError(f"the router {router.name} cannot choose queries; auto and others can")
+    outcomes = read_data(data)
+    if {"train"} & set(outcomes.queries["split"]):
+        outcomes = outcomes.part("train")
+    ids = outcomes.queries["query_id"].tolist()
+    texts = outcomes.texts
+    return [{"query_id": ids[i], "text": texts[i]} for i in router.suggest(texts, n)]
+
+
+def _embedded(directory: Path) -> EmbeddedRouter:
+    from wye.query import load
+    from wye.query.learning.embedded import EmbeddedRouter
+
+    router = load(directory)
+    if not isinstance(router, EmbeddedRouter):
+        raise WyeError(f"{directory} holds a router {router.name}, whose models and prices are set")
+    return router
+
+
+def _joining(directory: Path) -> JoiningRouter:
+    from wye.query.learning.joining import JoiningRouter
+
+    router = _embedded(directory)
+    if not isinstance(router, JoiningRouter):
+        raise WyeError(
+            f"{directory} holds a router {router.name}, which no model can join without training; "
+            "train auto or factorisation"
+        )
+    return router
+
+
+def _price(change: str) -> tuple[str, tuple[float, float]]:
+    name, _, pair = change.rpartition("=")
+    try:
+        price_in, price_out = (float(p) for p in pair.split(","))
+    except ValueError as error:
+        raise WyeError(
+            f"{change!r} does not read MODEL=IN,OUT, as in large=2.5,10 (USD per million tokens)"
+        ) from error
+    return name, (price_in, price_out)
+
+
+def _show(screen: Console, result: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+    else:
+        screen.print(result)
