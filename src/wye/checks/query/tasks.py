@@ -68,12 +68,13 @@ class Item:
 
     @property
     def prompt(self) -> str:
-        """What a byte-level solver reads: task and `bare`, in few bytes."""
-        return f"{self.task} {self.bare}="
+        """What a byte-level solver reads: a letter for the task and `bare`, in few bytes."""
+        return f"{_TASKS[self.task].tag}{self.bare}="
 
 
 @dataclass(frozen=True)
 class _Task:
+    tag: str
     dataset: str
     pattern: str
     easy: Mapping[str, Any]
@@ -83,21 +84,24 @@ class _Task:
 
 _TASKS: dict[str, _Task] = {
     "sum": _Task(
+        "s",
         "chain_sum",
         r": (.+) =$",
         {"min_terms": 2, "max_terms": 2, "max_digits": 2},
         {"min_terms": 3, "max_terms": 3, "max_digits": 2},
     ),
     "backward": _Task(
+        "r",
         "spell_backward",
         r"\): (\w+)$",
         {"min_word_len": 3, "max_word_len": 4},
         {"min_word_len": 6, "max_word_len": 8},
     ),
     "gcd": _Task(
-        "gcd", r"numbers: (\d+), (\d+)\.", {"max_value": 30}, {"max_value": 300}, " ".join
+        "g", "gcd", r"numbers: (\d+), (\d+)\.", {"max_value": 30}, {"max_value": 300}, " ".join
     ),
     "letters": _Task(
+        "c",
         "letter_counting",
         r'letter "(\w)" appear in the text: "(.*)"',
         {"min_words": 1, "max_words": 2},
@@ -105,6 +109,7 @@ _TASKS: dict[str, _Task] = {
         " ".join,
     ),
     "product": _Task(
+        "p",
         "products",
         r"multiplication: (\d+) \* (\d+)\.",
         {"min_digits": 1, "max_digits": 2},
@@ -112,6 +117,7 @@ _TASKS: dict[str, _Task] = {
         "*".join,
     ),
     "bases": _Task(
+        "b",
         "base_conversion",
         r"convert the base-(\d+) number (\w+) to base-(\d+)",
         {"min_base": 3, "max_base": 6, "min_value": 1, "max_value": 99},
@@ -119,6 +125,7 @@ _TASKS: dict[str, _Task] = {
         " ".join,
     ),
     "fraction": _Task(
+        "f",
         "fraction_simplification",
         r"fraction (\d+)/(\d+) to",
         {"max_value": 30, "min_factor": 2, "max_factor": 12, "styles": ("plain",)},
@@ -126,6 +133,7 @@ _TASKS: dict[str, _Task] = {
         "/".join,
     ),
     "legs": _Task(
+        "l",
         "leg_counting",
         r"if you have (.+)\?",
         {"min_animals": 1, "max_animals": 1, "max_instances": 30},

@@ -19,7 +19,7 @@ from wye.query.policy import PolicyError
 
 
 def option_certainty(probabilities: FloatArray) -> FloatArray:
-    """`[...]` 1 - H / ln K of laws over K options, `[..., K]`: 1 for one certain option, 0 for none.
+    """`[...]` 1 - H / ln K of laws over K options `[..., K]`: 1 for a certain one, 0 for chance.
 
     Raises:
         PolicyError: fewer than two options, or rows that are no probabilities.
@@ -35,7 +35,7 @@ def option_certainty(probabilities: FloatArray) -> FloatArray:
         raise PolicyError("probabilities of the options of a query must sum to 1")
     logs = np.log(np.where(p > 0, p, 1.0))
     entropy = -(p * logs).sum(axis=-1)
-    return np.clip(1.0 - entropy / np.log(p.shape[-1]), 0.0, 1.0)
+    return np.asarray(np.clip(1.0 - entropy / np.log(p.shape[-1]), 0.0, 1.0), np.float64)
 
 
 def sampled_certainty(log_probabilities: FloatArray) -> FloatArray:

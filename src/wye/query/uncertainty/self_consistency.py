@@ -8,8 +8,8 @@ Step by Step (Adaptive-Consistency), arXiv 2305.11860, with their Beta criterion
     stop  when P(theta > 1/2) > 0.95 under theta ~ Beta(v1 + 1, v2 + 1)
 
 v1 and v2 are the votes of the two most frequent answers. Answers are compared in canonical form
-(`wye.query.canonical`); no answer agrees with nothing, itself included. At temperature 0 all samples
-are alike, and the score says nothing.
+(`wye.query.canonical`); no answer agrees with nothing, itself included. At temperature 0 all
+samples are alike, and the score says nothing.
 
 Shape letters: Q queries, N samples.
 """
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wye.query.base import FloatArray
+from wye.query.base import BoolArray, FloatArray
 from wye.query.canonical import canonical, canonical_all
 from wye.query.policies.judging import Answer, Judge
 from wye.query.policy import PolicyError
@@ -168,7 +168,7 @@ class SelfConsistencyJudge(Judge):
         return agreeing / len(answer.samples) if own else 0.0
 
 
-def _two_leads(numbers: IntArray, same: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _two_leads(numbers: IntArray, same: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Votes of the most frequent answer and of the next, `[Q]` each; 0 where there is none."""
     votes = np.where(numbers >= 0, same.sum(axis=2), 0)
     leader = votes.argmax(axis=1)

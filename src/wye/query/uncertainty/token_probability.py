@@ -133,8 +133,10 @@ class QuantileModel:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> QuantileModel:
         """What `to_dict` gave."""
-        arrays = (np.asarray(value[a], np.float64) for a in ("centre", "spread", "weight"))
-        return cls(*arrays, float(value["bias"]))
+        centre, spread, weight = (
+            np.asarray(value[a], np.float64) for a in ("centre", "spread", "weight")
+        )
+        return cls(centre, spread, weight, float(value["bias"]))
 
 
 class TokenProbabilityJudge(Judge):
