@@ -109,6 +109,35 @@ def mean_std(quality: FloatArray, means: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(variance / np.maximum(counts, 1)), np.float64)
 
 
+def effective_parameters(columns: FloatArray, decay: float) -> float:
+    """What a fit on `[Q, D]` columns with weight decay has of its D parameters, 0 to D.
+
+    sum_i s_i / (s_i + decay) over the eigenvalues s of columns' columns (Hastie, Tibshirani and
+    Friedman, The Elements of Statistical Learning, eq. 3.50).
+    """
+    values = np.maximum(np.linalg.eigvalsh(columns.T @ columns), 0.0)
+    return float((values / (values + decay)).sum())
+
+
+def fitted_std(quality: FloatArray, predicted: FloatArray, n_parameters: float) -> FloatArray:
+    """Standard uncertainty `[M]` of what a model with `n_parameters` predicts of a query.
+
+    The noise of the outcomes around the predictions times the root of the mean leverage of a least
+    squares fit, parameters / outcomes, which is 1 where there are no more outcomes than parameters.
+
+    Args:
+        quality: `[Q, M]`, NaN where unknown.
+        predicted: `[Q, M]` for the same queries.
+        n_parameters: behind each model's predictions.
+    """
+    known = np.isfinite(quality)
+    counts = known.sum(axis=0)
+    error = np.where(known, quality - predicted, 0.0)
+    variance = ((error**2).sum(axis=0) + 0.25) / (counts + 1.0)
+    leverage = np.minimum(1.0, n_parameters / np.maximum(counts, 1))
+    return np.asarray(np.sqrt(variance * leverage), np.float64)
+
+
 def folds(n: int, count: int, seed: int) -> list[NDArray[np.intp]]:
     """`count` random parts of `range(n)`, of equal size within one, each sorted."""
     order = np.random.default_rng(seed).permutation(n)

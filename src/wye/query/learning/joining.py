@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 
 from wye.query.base import FloatArray, RouterError
+from wye.query.learning.calibration import Combination
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
@@ -32,10 +33,6 @@ class JoiningEstimator(QualityEstimator):
     @abstractmethod
     def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
-
-    @abstractmethod
-    def drop(self, column: int) -> Self:
-        """Remove a model."""
 
 
 class JoiningRouter(EmbeddedRouter):
@@ -101,6 +98,31 @@ class JoiningRouter(EmbeddedRouter):
             price_out=_or_nan(price_out_per_mtok) / 1e6,
         )
         return self
+
+
+class PlacingEstimator(JoiningEstimator):
+    """An estimator that predicts the quality of newcomers beside that of the models it learned."""
+
+    @property
+    @abstractmethod
+    def levels(self) -> FloatArray:
+        """Expected quality of each model averaged over the training queries, `[M]`."""
+
+
+class PlacingRouter(JoiningRouter):
+    """Base of the routers whose one estimator places newcomers itself."""
+
+    def _joiner(self) -> PlacingEstimator:
+        self._require_fitted()
+        (estimator,) = self.estimators_.values()
+        assert isinstance(estimator, PlacingEstimator)
+        return estimator
+
+    def _has_joined(self, estimator: JoiningEstimator) -> None:
+        assert isinstance(estimator, PlacingEstimator)
+        old = self.combination_
+        means = np.append(old.means, estimator.levels[-1])
+        self.combination_ = Combination(means=means, common=old.common, contrast=old.contrast)
 
 
 def newcomer_prior(factors: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
