@@ -24,6 +24,7 @@ from wye.core import within_budget
 from wye.data import RoutingData
 from wye.embed import CachedEmbedder, Embedder, get_embedder
 from wye.query import Estimate, get_router
+from wye.query.metrics.two_models import apgr
 
 BROKEN_SUBJECT = "mmlu:high_school_mathematics"
 STRONG = "gpt-4-1106-preview"
@@ -115,21 +116,15 @@ def routellm(data: RoutingData, estimates: list[Estimate]) -> list[Row]:
     test = data.part("test")
     strong = test.model_names.index(STRONG)
     quality = test.quality
-    gains = quality[:, strong] - quality[:, 1 - strong]
+    best, other = quality[:, strong], quality[:, 1 - strong]
     rows = resample(len(test))
     seeds, draws = [], []
     for estimate in estimates:
         score = estimate.quality[:, strong] - estimate.quality[:, 1 - strong]
-        seeds.append(apgr(score, gains))
-        draws.append([apgr(score[r], gains[r]) for r in rows[:200]])
-    note = f"gap of the models {gains.mean():.4f}"
+        seeds.append(apgr(score, other, best))
+        draws.append([apgr(score[r], other[r], best[r]) for r in rows[:200]])
+    note = f"gap of the models {(best - other).mean():.4f}"
     return [Row("routellm: APGR on MMLU", 0.64, seeds, np.mean(draws, axis=0), note)]
-
-
-def apgr(score: FloatArray, gains: FloatArray) -> float:
-    """Area under the performance gap recovered, over the share of strong calls, ends included."""
-    recovered = np.concatenate([[0.0], np.cumsum(gains[np.argsort(-score, kind="stable")])])
-    return float(np.trapezoid(recovered / recovered[-1], np.linspace(0, 1, len(recovered))))
 
 
 def zeroeval(data: RoutingData, estimates: list[Estimate]) -> list[Row]:

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wye.checks.base import CheckResult, Claim
+from wye.checks.query.strong_and_weak import cheapest, dataset_gap
 from wye.checks.query.trials import Trial, averaged, described, trials
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.checks.query.trials import Floats
-    from wye.data import RoutingData
-    from wye.query.metrics.two_models import TwoModelCurve
 
 LEAST_APGR = 0.58
 OVER_RANDOM = 0.05
@@ -43,9 +41,11 @@ def check(context: CheckContext) -> CheckResult:
 
 def _trial(trial: Trial) -> dict[str, float]:
     from wye.query.knn import KNNRouter
+    from wye.query.metrics.resample import Resample
+    from wye.query.metrics.two_models import two_model_curve
 
     names = trial.train.model_names
-    strong, weak = names[trial.best], names[_cheapest(trial.train, trial.best)]
+    strong, weak = names[trial.best], names[cheapest(trial.train, trial.best)]
     train, test = (part.with_models([weak, strong]) for part in (trial.train, trial.test))
     quality = test.quality
     estimate = KNNRouter(seed=trial.seed).fit(train).estimate(test.texts).quality
@@ -55,12 +55,12 @@ def _trial(trial: Trial) -> dict[str, float]:
         "random": generator.random(len(test)),
         "kNN": estimate[:, 1] - estimate[:, 0],
         "weak is wrong": -estimate[:, 0],
-        "dataset mean": _dataset_gap(train, test),
+        "dataset mean": dataset_gap(train, test),
         "oracle": quality[:, 1] - quality[:, 0],
     }
     row = {"strong": float(quality[:, 1].mean()), "weak": float(quality[:, 0].mean())}
     for name, score in scores.items():
-        curve = _curve(score, quality)
+        curve = two_model_curve(score, quality[:, 0], quality[:, 1], Resample(len(test), 0))
         row[f"APGR {name}"] = float(curve.apgr[0])
         if name in ("kNN", "random"):
             row[f"CPT50 {name}"], row[f"CPT80 {name}"] = (
@@ -68,29 +68,3 @@ def _trial(trial: Trial) -> dict[str, float]:
                 float(curve.cpt80[0]),
             )
     return row
-
-
-def _curve(score: Floats, quality: Floats) -> TwoModelCurve:
-    from wye.query.metrics.resample import Resample
-    from wye.query.metrics.two_models import two_model_curve
-
-    return two_model_curve(score, quality[:, 0], quality[:, 1], Resample(len(score), 0))
-
-
-def _cheapest(train: RoutingData, best: int) -> int:
-    """Column of the cheapest model but the best one; the worst where no price is known."""
-    models = train.models[["price_in_per_mtok", "price_out_per_mtok"]].to_numpy(dtype=np.float64)
-    for cost in (train.cost.mean(axis=0), models.sum(axis=1)):
-        if np.isfinite(cost).all() and np.ptp(cost) > 0:
-            # Of equally cheap models the worst, so that the gap is as wide as the data have it.
-            order = np.lexsort((train.quality.mean(axis=0), cost))
-            return int(next(m for m in order if m != best))
-    return int(train.quality.mean(axis=0).argmin())
-
-
-def _dataset_gap(train: RoutingData, test: RoutingData) -> Floats:
-    """`[Q]` mean gap in training of the dataset of each test query."""
-    gap = train.quality[:, 1] - train.quality[:, 0]
-    overall = float(gap.mean())
-    means = {name: float(gap[train.datasets == name].mean()) for name in set(train.datasets)}
-    return np.array([means.get(name, overall) for name in test.datasets])

@@ -5,7 +5,8 @@ s of queries sent to it, those of highest w,
     PGR(s) = (quality(s) - quality_weak) / (quality_strong - quality_weak),
     APGR = integral of PGR over s from 0 to 1,  CPT(x) = least s with PGR(s) >= x.
 Both ends, 0% and 100%, belong to the curve. Queries of equal w are sent in random order, so the
-curve is straight between the ends of a tie.
+curve is straight between the ends of a tie. The threshold for a share s of strong calls is the
+(1 - s) quantile of w on a sample of traffic; later traffic keeps the share as far as it is alike.
 
 Shape letters: Q queries, B draws.
 """
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wye.query.base import RouterError
+
 if TYPE_CHECKING:
     from wye.query.base import FloatArray
     from wye.query.metrics.resample import Resample
@@ -27,6 +30,7 @@ class TwoModelCurve:
     """Figures on every draw, `[B]`; NaN where the strong model is not better than the weak one."""
 
     apgr: FloatArray
+    cpt20: FloatArray
     cpt50: FloatArray
     cpt80: FloatArray
 
@@ -46,13 +50,48 @@ def two_model_curve(
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     gain = (strong - weak)[order]
     parts = [_figures(w[:, order], gain, ends) for w in draws.weights()]
-    apgr, cpt50, cpt80 = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return TwoModelCurve(apgr, cpt50, cpt80)
+    return TwoModelCurve(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _figures(
-    weight: FloatArray, gain: FloatArray, ends: np.ndarray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def apgr(score: FloatArray, weak: FloatArray, strong: FloatArray) -> float:
+    """APGR of a score for the strong model on the queries as they are.
+
+    Args:
+        score: `[Q]` w(q), higher for the strong model.
+        weak, strong: `[Q]` quality of the two models.
+
+    Example:
+        >>> apgr(np.array([0.9, 0.1]), weak=np.array([0.0, 1.0]), strong=np.array([1.0, 1.0]))
+        0.75
+    """
+    from wye.query.metrics.resample import Resample
+
+    return float(two_model_curve(score, weak, strong, Resample(score.size, 0)).apgr[0])
+
+
+def share_threshold(score: FloatArray, share: float) -> float:
+    """The threshold t for which a share of the queries has score >= t, up to ties.
+
+    Args:
+        score: `[Q]` w(q) on a sample of traffic.
+        share: of strong calls, 0 to 1; 0 gives infinity.
+
+    Raises:
+        RouterError: no scores, one of them NaN, or a share out of range.
+
+    Example:
+        >>> share_threshold(np.array([0.1, 0.2, 0.3, 0.4]), 0.5)
+        0.3
+    """
+    if not score.size or np.isnan(score).any():
+        raise RouterError("a threshold needs scores of traffic, none of them NaN")
+    if not 0.0 <= share <= 1.0:
+        raise RouterError(f"share is {share}, expected a number from 0 to 1")
+    strong = round(share * score.size)
+    return float(np.sort(score)[score.size - strong]) if strong else float("inf")
+
+
+def _figures(weight: FloatArray, gain: FloatArray, ends: np.ndarray) -> tuple[FloatArray, ...]:
     share = np.cumsum(weight, axis=1)[:, ends]
     got = np.cumsum(weight * gain, axis=1)[:, ends]
     total, whole = share[:, -1:], got[:, -1:]
@@ -60,7 +99,7 @@ def _figures(
     s = np.concatenate([zero, share / total], axis=1)
     pgr = np.concatenate([zero, got / np.where(whole > 0, whole, np.nan)], axis=1)
     area = (np.diff(s, axis=1) * (pgr[:, 1:] + pgr[:, :-1]) / 2).sum(axis=1)
-    return area, _least_share(s, pgr, 0.5), _least_share(s, pgr, 0.8)
+    return area, *(_least_share(s, pgr, level) for level in (0.2, 0.5, 0.8))
 
 
 def _least_share(s: FloatArray, pgr: FloatArray, level: float) -> FloatArray:
