@@ -398,7 +398,7 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         return super()._training_inputs(data)
 
     def composition(self) -> CompositionEstimator:
-        """The fitted estimator: names of the categories, the table A and the traffic of each row."""
+        """The fitted estimator: categories, their table A and the traffic of each row."""
         estimator = self.estimators_["composition"]
         assert isinstance(estimator, CompositionEstimator)
         return estimator

@@ -2,9 +2,9 @@
 
 Paper: arXiv 2412.01868. Experts are hosted within 25%, 50% and 100% of the parameters of all models
 together; categories are the names of the datasets; queries are split into 60% for learning, 20% for
-validation (printed only) and 20% for testing. Baselines of the paper, in the same run, over the same
-hosted experts and the same vectors: the best single expert that fits the budget, a table drawn at
-random, and a classifier of the best expert of each query. Printed beside: the mean score of 80
+validation (printed only) and 20% for testing. Baselines of the paper, in the same run, over the
+same hosted experts and the same vectors: the best single expert that fits the budget, a table drawn
+at random, and a classifier of the best expert of each query. Printed beside: the mean score of 80
 neighbours, the true category, and the oracle. Whether labels can be learned at all is told by how
 often the 10 nearest queries share them, corrected for chance (kappa).
 
