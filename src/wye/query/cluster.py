@@ -1,9 +1,9 @@
 """Cluster: queries are grouped by k-means, and each group ranks the models by what they did there.
 
-Routes a query to a model, before an answer exists, on its embedding. Source: Avengers-Pro, Zhang et
-al., Beyond GPT-5: Making LLMs Cheaper and Better via Performance-Efficiency Optimized Routing,
-arXiv 2508.12631: accuracy p_{m,c} of each model in each cluster, a query judged by its nearest
-clusters. The trade of accuracy against cost is left to the policy.
+Routes a query to a model, before an answer exists, on its embedding. The library's own variant of
+Avengers-Pro, Zhang et al., arXiv 2508.12631 (`wye.query.avengers_pro` is the method as published):
+accuracies are shrunk, the number of clusters is chosen by cross-validation, and the trade of
+accuracy against cost is left to the policy.
 
     p[c, m] = mean_m + sum_{q in c} (y_qm - mean_m) / (shrinkage + n_cm)
     quality[q, m] = sum_c s_qc p[c, m],  s = softmax(sharpness * similarity) over the nearest

@@ -14,6 +14,8 @@ ENTRY_POINTS = "wye.routers"
 BUILT_IN = {
     "adaptive-rag": "wye.query.adaptive_rag:AdaptiveRAGRouter",
     "auto": "wye.query.auto:AutoRouter",
+    "avengers": "wye.query.avengers:AvengersRouter",
+    "avengers-pro": "wye.query.avengers_pro:AvengersProRouter",
     "best-route": "wye.query.best_route:BestRouteRouter",
     "c2mab-v": "wye.query.c2mab_v:C2MABVRouter",
     "cluster": "wye.query.cluster:ClusterRouter",
