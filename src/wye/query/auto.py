@@ -24,16 +24,17 @@ from wye.query.cluster import ClusterEstimator
 from wye.query.factorisation import FactorisationEstimator
 from wye.query.knn import KNNEstimator
 from wye.query.learning.active import ChoosingRouter
+from wye.query.learning.categories import CategoryEstimator
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
 
-MEMBERS = ("knn", "linear", "cluster", "mlp", "factorisation")
+MEMBERS = ("knn", "linear", "cluster", "category", "mlp", "factorisation")
 
 
 class AutoRouter(ChoosingRouter):
-    """kNN, ridge, clusters, network and factorisation, each with the weight it earned out of fold.
+    """kNN, ridge, clusters, categories, network and factors, with the weights earned out of fold.
 
     Args:
         members: which estimators are stacked, of `MEMBERS`.
@@ -111,6 +112,7 @@ class AutoRouter(ChoosingRouter):
             "knn": KNNEstimator(seed=self.seed),
             "linear": LinearEstimator(),
             "cluster": ClusterEstimator(seed=self.seed),
+            "category": CategoryEstimator(seed=self.seed),
             "mlp": MLPEstimator(seed=self.seed),
             "factorisation": FactorisationEstimator(),
         }
