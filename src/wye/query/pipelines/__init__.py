@@ -1,0 +1,1 @@
+"""Stages chained under one ledger: guard, route, judge, escalate."""
