@@ -31,6 +31,7 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import Logged, QueryInputs
+from wye.query.learning.misfit import local_misfit
 from wye.query.learning.softmax_heads import SoftmaxHeads, fit_softmax_heads
 from wye.query.learning.sufficiency import judged_by_halves
 
@@ -53,7 +54,6 @@ class ComplexityEstimator(QualityEstimator):
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Label the queries, learn the labels, and what they mean for quality."""
         self.means_ = model_means(quality)
-        self.mean_std_ = mean_std(quality, self.means_)
         self.rank_ = simplicity(inputs.logged, self.means_)
         suffices = judged_by_halves(self._judge, inputs, quality, self.seed)
         self.centre_ = suffices.mean(axis=0)
@@ -62,6 +62,8 @@ class ComplexityEstimator(QualityEstimator):
         spread = float(off @ off)
         rise = float(off @ (quality - self.means_)[known])
         self.slope_ = max(rise / spread, LEAST_SLOPE) if spread > 1e-9 else LEAST_SLOPE
+        misfit = local_misfit(quality - self._quality(suffices), inputs)
+        self.std_ = np.hypot(misfit, mean_std(quality, self.means_))
         self._judge(inputs, quality, inputs)
         return self
 
@@ -78,8 +80,11 @@ class ComplexityEstimator(QualityEstimator):
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        quality = self.means_ + self.slope_ * (self._suffices(inputs) - self.centre_)
-        return quality, np.broadcast_to(self.mean_std_, quality.shape)
+        quality = self._quality(self._suffices(inputs))
+        return quality, np.broadcast_to(self.std_, quality.shape)
+
+    def _quality(self, suffices: FloatArray) -> FloatArray:
+        return self.means_ + self.slope_ * (suffices - self.centre_)
 
     def _suffices(self, inputs: QueryInputs) -> FloatArray:
         order = np.argsort(self.rank_)
@@ -90,7 +95,7 @@ class ComplexityEstimator(QualityEstimator):
         """The head, the order of the targets, and the line."""
         return {
             "means": self.means_,
-            "mean_std": self.mean_std_,
+            "std": self.std_,
             "rank": self.rank_,
             "centre": self.centre_,
             "slope": np.array([self.slope_]),
@@ -99,7 +104,7 @@ class ComplexityEstimator(QualityEstimator):
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.means_, self.mean_std_ = arrays["means"], arrays["mean_std"]
+        self.means_, self.std_ = arrays["means"], arrays["std"]
         self.rank_, self.centre_ = arrays["rank"], arrays["centre"]
         self.slope_ = float(arrays["slope"][0])
         self.head_ = SoftmaxHeads.from_arrays(arrays)

@@ -29,6 +29,7 @@ from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.heads import require_torch, train_head
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.misfit import local_misfit
 from wye.query.learning.score_link import ScoreLink
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ class MatrixFactorisation(QualityEstimator):
         """Learn the factors and the map to quality."""
         require_torch("routellm-mf")
         means = model_means(quality)
-        self.mean_std_ = mean_std(quality, means)
         self.strong_ = int(means.argmax())
         generator = np.random.default_rng(self.seed)
         # In the order of their names, so that the columns' order changes nothing.
@@ -89,7 +89,10 @@ class MatrixFactorisation(QualityEstimator):
         models[order] = learned["models"]
         self.models_ = _unit(models) * learned["output"]
         self.text_ = np.asarray(learned["text"], np.float32)
-        self.link_ = ScoreLink.fit(self._gaps(inputs.vectors), quality)
+        gaps = self._gaps(inputs.vectors)
+        self.link_ = ScoreLink.fit(gaps, quality)
+        misfit = local_misfit(quality - self.link_.apply(gaps), inputs)
+        self.std_ = np.hypot(misfit, mean_std(quality, means))
         return self
 
     def _train(
@@ -142,7 +145,7 @@ class MatrixFactorisation(QualityEstimator):
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         quality = self.link_.apply(self._gaps(inputs.vectors))
-        return quality, np.broadcast_to(self.mean_std_, quality.shape)
+        return quality, np.broadcast_to(self.std_, quality.shape)
 
     def _gaps(self, vectors: NDArray[np.float32]) -> FloatArray:
         scores = self.scores(vectors)
@@ -151,7 +154,7 @@ class MatrixFactorisation(QualityEstimator):
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The factors and the map."""
         return {
-            "mean_std": self.mean_std_,
+            "std": self.std_,
             "strong": np.array([self.strong_]),
             "models": self.models_,
             "text": self.text_,
@@ -160,7 +163,7 @@ class MatrixFactorisation(QualityEstimator):
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.mean_std_, self.strong_ = arrays["mean_std"], int(arrays["strong"][0])
+        self.std_, self.strong_ = arrays["std"], int(arrays["strong"][0])
         self.models_, self.text_ = arrays["models"], arrays["text"]
         self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
 

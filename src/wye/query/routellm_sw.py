@@ -37,6 +37,7 @@ from wye.query.learning.bradley_terry import (
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import CELLS_AT_ONCE, QueryInputs
+from wye.query.learning.misfit import local_misfit
 from wye.query.learning.score_link import ScoreLink
 
 LINK_QUERIES = 1000
@@ -59,7 +60,6 @@ class SimilarityRanking(QualityEstimator):
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Rate all models, form tiers, keep the battles, and learn the map to quality."""
         means = model_means(quality)
-        self.mean_std_ = mean_std(quality, means)
         self.strong_ = int(means.argmax())
         generator = np.random.default_rng(self.seed)
         fought = np.flatnonzero(np.isfinite(quality).sum(axis=1) > 1)
@@ -75,10 +75,10 @@ class SimilarityRanking(QualityEstimator):
         place = np.full(len(inputs), -1, np.intp)
         place[rows] = np.arange(rows.size)
         scores = self._scores(inputs.vectors[sample], place[sample])
-        if np.isfinite(quality[sample]).any():
-            self.link_ = ScoreLink.fit(scores, quality[sample])
-        else:
-            self.link_ = ScoreLink.fit(np.zeros((1, 1)), np.array([[float(means.mean())]]))
+        self.link_ = ScoreLink.fit(scores, quality[sample])
+        residual = np.full(quality.shape, np.nan)
+        residual[sample] = quality[sample] - self.link_.apply(scores)
+        self.std_ = np.hypot(local_misfit(residual, inputs), mean_std(quality, means))
         return self
 
     def ratings(self, vectors: NDArray[np.float32]) -> FloatArray:
@@ -89,7 +89,7 @@ class SimilarityRanking(QualityEstimator):
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         scores = self._scores(inputs.vectors, np.full(len(inputs), -1, np.intp))
         quality = self.link_.apply(scores)
-        return quality, np.broadcast_to(self.mean_std_, quality.shape)
+        return quality, np.broadcast_to(self.std_, quality.shape)
 
     def _summarise(self) -> None:
         n = int(self.tier_.max()) + 1
@@ -121,7 +121,7 @@ class SimilarityRanking(QualityEstimator):
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The battles, the tiers and the map."""
         return {
-            "mean_std": self.mean_std_,
+            "std": self.std_,
             "strong": np.array([self.strong_]),
             "tier": self.tier_,
             "vectors": self.vectors_,
@@ -131,7 +131,7 @@ class SimilarityRanking(QualityEstimator):
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.mean_std_, self.tier_ = arrays["mean_std"], arrays["tier"]
+        self.std_, self.tier_ = arrays["std"], arrays["tier"]
         self.strong_ = int(arrays["strong"][0])
         self.vectors_, self.wins_ = arrays["vectors"], arrays["wins"]
         self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))

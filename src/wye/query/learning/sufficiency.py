@@ -29,6 +29,7 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, folds, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.misfit import local_misfit
 from wye.query.learning.softmax_heads import SoftmaxHeads, fit_softmax_heads
 
 if TYPE_CHECKING:
@@ -140,7 +141,6 @@ class SufficiencyEstimator(QualityEstimator):
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Learn what suffices, and what that means for quality."""
         means = model_means(quality)
-        self.mean_std_ = mean_std(quality, means)
         strong = int(means.argmax())
 
         def judge(learned: QueryInputs, outcomes: FloatArray, judged: QueryInputs) -> FloatArray:
@@ -149,21 +149,23 @@ class SufficiencyEstimator(QualityEstimator):
 
         x = judged_by_halves(judge, inputs, quality, self.seed)
         self.line_ = SufficiencyLine.fit(x, quality, strong)
+        misfit = local_misfit(quality - self.line_.apply(x), inputs)
+        self.std_ = np.hypot(misfit, mean_std(quality, means))
         self._learn(inputs, quality, strong)
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         quality = self.line_.apply(self.sufficiency(inputs))
-        return quality, np.broadcast_to(self.mean_std_, quality.shape)
+        return quality, np.broadcast_to(self.std_, quality.shape)
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The line; a system adds what it learned."""
-        return {"mean_std": self.mean_std_, **self.line_.arrays()}
+        return {"std": self.std_, **self.line_.arrays()}
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.mean_std_ = arrays["mean_std"]
+        self.std_ = arrays["std"]
         self.line_ = SufficiencyLine.from_arrays(arrays)
 
 
