@@ -148,9 +148,10 @@ class C2MABVRouter(OnlineRouter):
         """What chosen sets `[Q, M]` are worth `[Q]` at rewards `[Q, M]`; an empty one 0."""
         held = chosen.any(axis=1)
         if self.worth == "sum":
-            return np.where(chosen, rewards, 0.0).sum(axis=1)
+            return np.asarray(np.where(chosen, rewards, 0.0).sum(axis=1), np.float64)
         if self.worth == "any":
-            return 1.0 - np.where(chosen, 1.0 - rewards, 1.0).prod(axis=1)
+            missed = np.where(chosen, 1.0 - rewards, 1.0).prod(axis=1)
+            return np.asarray(1.0 - missed, np.float64)
         return np.where(held, np.where(chosen, rewards, 1.0).prod(axis=1), 0.0)
 
     def _check_parameters(self) -> None:
@@ -207,11 +208,14 @@ def relaxed_set(
         # In units of the budget, so that the solver's tolerances mean the same for any currency.
         rows, limits = [*rows, cost / budget], [*limits, 1.0]
     bounds = np.stack([np.zeros_like(upper), upper], axis=1)
-    equality: dict[str, Any] = {}
-    if exact:
-        equality = {"A_eq": np.ones((1, gain.size)), "b_eq": [float(n)]}
     solved = linprog(
-        -gain, A_ub=np.stack(rows), b_ub=limits, bounds=bounds, method="highs-ds", **equality
+        -gain,
+        A_ub=np.stack(rows),
+        b_ub=np.array(limits),
+        A_eq=np.ones((1, gain.size)) if exact else None,
+        b_eq=np.array([float(n)]) if exact else None,
+        bounds=bounds.tolist(),
+        method="highs-ds",
     )
     if solved.status == 2:
         return _cheapest(cost, allowed, n, budget)

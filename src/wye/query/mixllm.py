@@ -99,7 +99,7 @@ class MixLLMRouter(OnlineRouter):
             self._column(name)
             if not (np.isfinite(wait) and wait >= 0):
                 raise RouterError(f"the wait of {name!r} is {wait}, expected seconds >= 0")
-        self.waits_ = dict(seconds)
+        self.waits_.update(seconds)
 
     def _make_reader(self, embedder: Embedder) -> ContextReader:
         for name, low, high in (

@@ -269,6 +269,7 @@ class OnlineRouter(QueryRouter):
         *,
         seed: int | None = None,
         tasks: bool = False,
+        queries: Queries | None = None,
     ) -> Replay:
         """Run over a log as over a stream; only outcomes of chosen models are shown.
 
@@ -279,13 +280,14 @@ class OnlineRouter(QueryRouter):
             log: holds every model of the router.
             seed: order of the queries at random; the order of the log when None.
             tasks: tell the router the dataset of each query as its task.
+            queries: what `read` gave for the texts of the log, where several replays share it.
 
         Raises:
             RouterError: the log lacks a model, or has no known outcome.
         """
         from wye.query.replaying import replay
 
-        return replay(self, log, seed=seed, tasks=tasks)
+        return replay(self, log, seed=seed, tasks=tasks, queries=queries)
 
     # A warm start, and estimates.
 
@@ -296,7 +298,7 @@ class OnlineRouter(QueryRouter):
             RouterError: a parameter is wrong, or `data` has no known outcome.
         """
         observed = self.observed(data)
-        known = np.isfinite(observed.quality).any(axis=1)
+        known: BoolArray = np.isfinite(observed.quality).sum(axis=1) > 0
         if not known.any():
             raise RouterError(
                 f"{data.name} has no known outcome ({len(data)} queries, "

@@ -18,10 +18,17 @@ from wye.query.feedback import NAN, Observed, Replay
 if TYPE_CHECKING:
     from wye.data import RoutingData
     from wye.query.learning.contexts import Task
-    from wye.query.online import OnlineRouter
+    from wye.query.online import OnlineRouter, Queries
 
 
-def replay(router: OnlineRouter, log: RoutingData, *, seed: int | None, tasks: bool) -> Replay:
+def replay(
+    router: OnlineRouter,
+    log: RoutingData,
+    *,
+    seed: int | None,
+    tasks: bool,
+    queries: Queries | None,
+) -> Replay:
     """See `OnlineRouter.replay`."""
     if not hasattr(router, "heads_"):
         router.start(router.arms or log.model_names)
@@ -38,7 +45,10 @@ def replay(router: OnlineRouter, log: RoutingData, *, seed: int | None, tasks: b
         rows = np.random.default_rng(seed).permutation(rows)
     named: list[Task] = [str(d) for d in log.datasets]
     rewards = router.rewards(observed, named)
-    queries = router.read(log.texts)
+    if queries is None:
+        queries = router.read(log.texts)
+    elif len(queries.vectors) != len(log):
+        raise RouterError(f"{len(queries.vectors)} queries were read, but the log has {len(log)}")
     chosen = np.zeros((rows.size, len(router.models_)), np.bool_)
     propensity = np.empty(rows.size)
     for step, row in enumerate(rows.tolist()):
