@@ -1,0 +1,346 @@
+"""LLM-Blender: all models answer, a ranker compares the answers in pairs, the best ones are fused.
+
+Selects among answers, after all of them exist, on question and answers. Source: Jiang, Ren and Lin,
+LLM-Blender, arXiv 2306.02561.
+
+    PairRanker  s(q, a, b) = f(q, a, b) - f(q, b, a),    P(a better than b) = sigmoid(s)
+                rank answers by the number of comparisons won; ties by the sum of s
+    GenFuser    one model writes the answer from the question and the three answers ranked first
+
+The paper fine-tunes an encoder over the question and both answers as f; here it is a network on
+embeddings, x = [e_q, e_a, e_b, e_q * (e_a - e_b), e_a * e_b, z_a, z_b], with z the text features of
+an answer and whatever was observed of it. The difference makes s antisymmetric, so that no order in
+which answers are shown is preferred. Ours: cross-entropy on the sign of the difference in quality;
+equal answers teach nothing. Fusing uses a prompt of ours and any chat model.
+
+Shape letters: Q queries, K answers to each, N pairs, D embedding width, X observed figures, F
+hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.embed import Embedder, get_embedder
+from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.chat_model import ChatModel, Generation
+from wye.query.learning.features import text_features
+from wye.query.learning.heads import require_torch, train_head
+from wye.query.voting import IntArray
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+Floats32 = NDArray[np.float32]
+_NAME = "LLM-Blender"
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Questions `[Q, D]`, answers `[Q, K, D]` and figures of the answers `[Q, K, Z]`."""
+
+    question: Floats32
+    answer: Floats32
+    figures: Floats32
+
+
+class PairRanker:
+    """Rank the answers to a question by comparing them in pairs.
+
+    Args:
+        embedder: a spec of `wye.embed.get_embedder`, or an `Embedder`.
+        hidden: width F of the network; 0 for a linear one.
+        epochs, learning_rate, weight_decay: of its training; it stops early on a held-out tenth.
+        most_pairs: that are learned from, drawn at random where there are more.
+        seed: of weights, order, the held-out part and the pairs drawn.
+
+    Raises:
+        RouterError: a parameter out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedder: str | Embedder = "static",
+        hidden: int = 64,
+        epochs: int = 30,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+        most_pairs: int = 20_000,
+        seed: int = 0,
+    ) -> None:
+        if hidden < 0 or epochs < 1 or most_pairs < 1:
+            raise RouterError(
+                f"hidden={hidden}, epochs={epochs}, most_pairs={most_pairs}; expected at least 0, "
+                "1 and 1"
+            )
+        self.embedder = embedder
+        self.hidden = hidden
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.most_pairs = most_pairs
+        self.seed = seed
+
+    def fit(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        quality: FloatArray,
+        observed: FloatArray | None = None,
+    ) -> Self:
+        """Learn from graded answers, all pairs of a question that differ in quality.
+
+        Args:
+            questions: Q.
+            answers: Q rows of K, K at least 2.
+            quality: `[Q, K]`, NaN for an answer nobody graded.
+            observed: `[Q, K, X]` what else is known of each answer.
+
+        Raises:
+            RouterError: shapes do not fit, no pair differs, or PyTorch is not installed.
+        """
+        require_torch(_NAME)
+        if quality.shape != (len(questions), len(answers[0]) if len(answers) else 0):
+            raise RouterError(f"quality has shape {quality.shape} for {len(questions)} questions")
+        self.embedder_ = get_embedder(self.embedder).fit(
+            [*questions, *(a for row in answers for a in row)]
+        )
+        raw = self._raw(answers, observed)
+        flat = raw.reshape(-1, raw.shape[-1])
+        self.centre_, self.spread_ = flat.mean(axis=0), np.maximum(flat.std(axis=0), 1e-3)
+        read = self._read(questions, answers, raw)
+        rows, first, second = _pairs_that_differ(quality)
+        if not len(rows):
+            raise RouterError("no two answers to a question differ in quality; nothing to rank")
+        if len(rows) > self.most_pairs:
+            drawn = np.random.default_rng(self.seed).permutation(len(rows))[: self.most_pairs]
+            rows, first, second = rows[drawn], first[drawn], second[drawn]
+        label = (quality[rows, first] > quality[rows, second]).astype(np.float32)
+        self.network_ = self._trained(read, rows, first, second, label)
+        return self
+
+    def compare(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        observed: FloatArray | None = None,
+    ) -> FloatArray:
+        """`[Q, K, K]` s(q, a, b), positive where answer a is better; antisymmetric.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: shapes do not fit.
+        """
+        if not hasattr(self, "network_"):
+            raise NotFittedError("the pair ranker is not fitted; call fit first")
+        read = self._read(questions, answers, self._raw(answers, observed))
+        n_queries, n_answers = read.answer.shape[:2]
+        found = np.zeros((n_queries, n_answers, n_answers))
+        rows = np.arange(n_queries)
+        for a, b in combinations(range(n_answers), 2):
+            there = _columns(read, rows, np.full(n_queries, a), np.full(n_queries, b))
+            back = _columns(read, rows, np.full(n_queries, b), np.full(n_queries, a))
+            s = _forward(self.network_, there) - _forward(self.network_, back)
+            found[:, a, b], found[:, b, a] = s, -s
+        return found
+
+    def rank(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        observed: FloatArray | None = None,
+    ) -> IntArray:
+        """`[Q, K]` places of the answers, the best first (`rank_by_wins` of `compare`)."""
+        return rank_by_wins(self.compare(questions, answers, observed))
+
+    def _raw(self, answers: Sequence[Sequence[str]], observed: FloatArray | None) -> FloatArray:
+        widths = {len(row) for row in answers}
+        if len(widths) != 1 or min(widths) < 2:
+            raise RouterError(f"rows of {sorted(widths)} answers, expected one length, 2 or more")
+        shape = (len(answers), widths.pop())
+        flat = text_features([a for row in answers for a in row])
+        features = np.asarray(flat, np.float64).reshape(*shape, -1)
+        if observed is None:
+            return features
+        seen = np.asarray(observed, np.float64)
+        if seen.ndim != 3 or seen.shape[:2] != shape or not np.isfinite(seen).all():
+            raise RouterError(f"observed has shape {seen.shape}, expected finite {(*shape, 'X')}")
+        return np.concatenate([features, seen], axis=2)
+
+    def _read(
+        self, questions: Sequence[str], answers: Sequence[Sequence[str]], raw: FloatArray
+    ) -> _Answers:
+        if len(questions) != len(answers) or raw.shape[-1] != len(self.centre_):
+            raise RouterError(
+                f"{len(questions)} questions, {len(answers)} rows of answers and {raw.shape[-1]} "
+                f"figures of each; expected as many rows, and {len(self.centre_)} figures"
+            )
+        vectors = self.embedder_.embed([a for row in answers for a in row])
+        figures = np.clip((raw - self.centre_) / self.spread_, -4.0, 4.0)
+        return _Answers(
+            self.embedder_.embed(questions),
+            vectors.reshape(*raw.shape[:2], -1),
+            figures.astype(np.float32),
+        )
+
+    def _trained(
+        self, read: _Answers, rows: IntArray, first: IntArray, second: IntArray, label: Floats32
+    ) -> dict[str, Floats32]:
+        torch = require_torch(_NAME)
+        width = _columns(read, rows[:1], first[:1], second[:1]).shape[1]
+        rng = np.random.default_rng(self.seed)
+        arrays: dict[str, NDArray[Any]] = {}
+        last = width
+        if self.hidden:
+            arrays["inner"] = rng.normal(0.0, width**-0.5, (width, self.hidden))
+            arrays["shift"] = np.zeros(self.hidden)
+            last = self.hidden
+        arrays["outer"] = rng.normal(0.0, last**-0.5, last) * bool(self.hidden)
+
+        def f(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+            if "inner" in parameters:
+                x = torch.relu(x @ parameters["inner"] + parameters["shift"])
+            value: Tensor = x @ parameters["outer"]
+            return value
+
+        def loss(parameters: dict[str, Tensor], part: Tensor, generator: Generator) -> Tensor:
+            del generator
+            at = part.numpy()
+            r, a, b = rows[at], first[at], second[at]
+            s = f(parameters, torch.from_numpy(_columns(read, r, a, b)))
+            s = s - f(parameters, torch.from_numpy(_columns(read, r, b, a)))
+            target = torch.from_numpy(label[at])
+            found: Tensor = torch.nn.functional.binary_cross_entropy_with_logits(s, target)
+            return found
+
+        return train_head(
+            _NAME,
+            arrays,
+            loss,
+            len(rows),
+            epochs=self.epochs,
+            batch=128,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            held_out_share=0.1 if len(rows) >= 50 else 0.0,
+            seed=self.seed,
+        )
+
+
+def rank_by_wins(comparison: FloatArray) -> IntArray:
+    """`[Q, K]` places, best first: by comparisons won, then by the sum of s, then by place.
+
+    Args:
+        comparison: `[Q, K, K]` s, positive where the row's answer is better than the column's.
+
+    Example:
+        >>> s = np.array([[[0.0, -1.0, 0.5], [1.0, 0.0, 2.0], [-0.5, -2.0, 0.0]]])
+        >>> rank_by_wins(s).tolist()
+        [[1, 0, 2]]
+    """
+    if comparison.ndim != 3 or comparison.shape[1] != comparison.shape[2]:
+        raise RouterError(f"comparison has shape {comparison.shape}, expected [Q, K, K]")
+    if not np.isfinite(comparison).all():
+        raise RouterError("comparisons must be finite")
+    wins, total = (comparison > 0).sum(axis=2), comparison.sum(axis=2)
+    return np.asarray(np.lexsort((-total, -wins), axis=1), np.intp)
+
+
+def fusion_prompt(question: str, answers: Sequence[str]) -> str:
+    """The prompt from which GenFuser writes one answer.
+
+    Raises:
+        RouterError: no answers.
+    """
+    if not answers:
+        raise RouterError("no answers to fuse; give one at least")
+    listed = "\n\n".join(f"Candidate {n}: {a}" for n, a in enumerate(answers, start=1))
+    return (
+        "Write the best answer to the question. Candidate answers follow, the most trusted first; "
+        "keep what is right in them and correct what is wrong. Do not mention the candidates.\n\n"
+        f"Question: {question}\n\n{listed}\n\nAnswer:"
+    )
+
+
+@dataclass(frozen=True)
+class Blend:
+    """One question answered: who was ranked how, and what was made of it.
+
+    Attributes:
+        order: places of the answers, the best first.
+        generation: of the fuser; None where the first answer was taken as it is.
+        text: the answer.
+    """
+
+    order: tuple[int, ...]
+    generation: Generation | None
+    text: str
+
+
+class LLMBlender:
+    """Rank the answers to a question and fuse the first of them.
+
+    Args:
+        ranker: fitted.
+        fuser: who writes the fused answer; None takes the answer ranked first.
+        top: answers that are fused.
+    """
+
+    def __init__(self, ranker: PairRanker, fuser: ChatModel | None = None, *, top: int = 3) -> None:
+        if top < 1:
+            raise RouterError(f"top={top}, expected at least 1")
+        self.ranker = ranker
+        self.fuser = fuser
+        self.top = top
+
+    def blend(self, question: str, answers: Sequence[str], *, max_tokens: int = 512) -> Blend:
+        """Rank `answers`, and fuse the first of them where there is a fuser.
+
+        Raises:
+            NotFittedError: the ranker is not fitted.
+            ChatModelError: the fuser cannot answer.
+        """
+        order = tuple(self.ranker.rank([question], [list(answers)])[0].tolist())
+        if self.fuser is None:
+            return Blend(order, None, answers[order[0]])
+        content = fusion_prompt(question, [answers[i] for i in order[: self.top]])
+        made = self.fuser.generate([{"role": "user", "content": content}], max_tokens=max_tokens)
+        return Blend(order, made, made.text)
+
+
+def _pairs_that_differ(quality: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows and both places of all pairs of graded answers of different quality."""
+    a, b = np.triu_indices(quality.shape[1], 1)
+    difference = quality[:, a] - quality[:, b]
+    rows, pair = np.nonzero(np.isfinite(difference) & (difference != 0))
+    return rows, a[pair], b[pair]
+
+
+def _columns(read: _Answers, rows: IntArray, a: IntArray, b: IntArray) -> Floats32:
+    """`[N, 5 D + 2 Z]` what f reads of a question and two of its answers, in this order."""
+    e_q, e_a, e_b = read.question[rows], read.answer[rows, a], read.answer[rows, b]
+    # Products of unit vectors are small; at this scale they weigh as much as the vectors.
+    scale = np.float32(np.sqrt(e_q.shape[1]))
+    parts = [
+        e_q,
+        e_a,
+        e_b,
+        e_q * (e_a - e_b) * scale,
+        e_a * e_b * scale,
+        read.figures[rows, a],
+        read.figures[rows, b],
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _forward(network: dict[str, Floats32], x: Floats32) -> FloatArray:
+    if "inner" in network:
+        x = np.maximum(x @ network["inner"] + network["shift"], 0.0)
+    return np.asarray(x @ network["outer"], np.float64)
