@@ -13,14 +13,24 @@ from wye.query.registry import BUILT_IN
 from wye.testing import made_outcomes
 from wye.testing.query_data import chance_of_success
 
-LEARNED = sorted(set(BUILT_IN) - {"constant"})
+# Learn with PyTorch, in fewer passes than by default.
+TRAINED = {"routellm-mf": {"epochs": 5}}
+LEARNED = [
+    pytest.param(name, marks=pytest.mark.torch) if name in TRAINED else name
+    for name in sorted(set(BUILT_IN) - {"constant"})
+]
 
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_learned_routers_beat_the_best_single_model(name: str) -> None:
     train, test = made_outcomes(400, seed=1), made_outcomes(300, seed=2)
     chance = chance_of_success(test)
-    routed = get_router(name).fit(train).estimate(test.texts).quality.argmax(axis=1)
+    routed = (
+        get_router(name, **TRAINED.get(name, {}))
+        .fit(train)
+        .estimate(test.texts)
+        .quality.argmax(axis=1)
+    )
     quality = chance[np.arange(len(test)), routed].mean()
     assert quality > chance.mean(axis=0).max() + 0.15
 
@@ -29,7 +39,7 @@ def test_learned_routers_beat_the_best_single_model(name: str) -> None:
 def test_uncertainty_covers_the_error_of_the_estimate(name: str) -> None:
     """The error of the estimated chance is of the size that `quality_std` says, not far from it."""
     train, test = made_outcomes(400, seed=3), made_outcomes(200, seed=4)
-    estimate = get_router(name).fit(train).estimate(test.texts)
+    estimate = get_router(name, **TRAINED.get(name, {})).fit(train).estimate(test.texts)
     error = estimate.quality - chance_of_success(test)
     ratio = np.sqrt((error**2).mean() / (estimate.quality_std**2).mean())
     assert 0.2 < ratio < 2.5
