@@ -175,6 +175,13 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Frontier plot: .png, .svg or .html.")
     ] = None,
+    robust: Annotated[
+        bool,
+        typer.Option("--robustness", help="Also rewrite and attack the queries: what is chosen?"),
+    ] = False,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Also watch calibration over the queries in order.")
+    ] = False,
 ) -> None:
     """Say honestly whether routing pays: the router against every way of doing without one."""
     if (directory is None) == (train_on is None):
@@ -202,10 +209,26 @@ def evaluate(
 
         save(report, plot)
         messages.print(f"wrote {plot}")
+    told: dict[str, Any] = dict(report.to_dict())
+    further: list[Any] = []
+    if robust:
+        from wye.query.robustness import robustness
+
+        with messages.status("rewriting and attacking queries"):
+            found = {n: robustness(r, test, seed=seed) for n, r in routers.items()}
+        told["robustness"] = {name: ways.to_dict() for name, ways in found.items()}
+        further += found.values()
+    if drift:
+        from wye.query.calibration_monitor import watch
+
+        watched = {name: watch(fitted, test) for name, fitted in routers.items()}
+        told["drift"] = {name: seen.to_dict() for name, seen in watched.items()}
+        further += [f"{name}: {seen.words}" for name, seen in watched.items()]
     if json_file is not None:
-        _write_json(report.to_dict(), json_file)
+        _write_json(told, json_file)
     if json_file is None or str(json_file) != "-":
-        screen.print(report)
+        for part in (report, *further):
+            screen.print(part)
 
 
 @app.command()
