@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wye.query.auto import AutoRouter as AutoRouter
+    from wye.query.avengers import AvengersRouter as AvengersRouter
+    from wye.query.avengers_pro import AvengersProRouter as AvengersProRouter
     from wye.query.base import Candidate as Candidate
     from wye.query.base import Decision as Decision
     from wye.query.base import Estimate as Estimate
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
         CompositionOfExpertsRouter as CompositionOfExpertsRouter,
     )
     from wye.query.constant import ConstantRouter as ConstantRouter
+    from wye.query.eagle import EagleRouter as EagleRouter
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
+    from wye.query.graphrouter import GraphRouter as GraphRouter
+    from wye.query.irt import IRTRouter as IRTRouter
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
     from wye.query.mlp import MLPRouter as MLPRouter
@@ -30,17 +35,26 @@ if TYPE_CHECKING:
     from wye.query.policy import PolicyError as PolicyError
     from wye.query.registry import get_router as get_router
     from wye.query.registry import router_names as router_names
+    from wye.query.routerdc import RouterDCRouter as RouterDCRouter
+    from wye.query.shnitzer import ShnitzerRouter as ShnitzerRouter
+    from wye.query.uniroute import UniRouteRouter as UniRouteRouter
+    from wye.query.zooter import ZooterRouter as ZooterRouter
 
 _HOME = {
     "AutoRouter": "auto",
+    "AvengersProRouter": "avengers_pro",
+    "AvengersRouter": "avengers",
     "Candidate": "base",
     "Choice": "policy",
     "ClusterRouter": "cluster",
     "CompositionOfExpertsRouter": "composition_of_experts",
     "ConstantRouter": "constant",
     "Decision": "base",
+    "EagleRouter": "eagle",
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
+    "GraphRouter": "graphrouter",
+    "IRTRouter": "irt",
     "KNNRouter": "knn",
     "LinearRouter": "linear",
     "MLPRouter": "mlp",
@@ -48,22 +62,31 @@ _HOME = {
     "Policy": "policy",
     "PolicyError": "policy",
     "QueryRouter": "base",
+    "RouterDCRouter": "routerdc",
     "RouterError": "base",
     "Routing": "base",
+    "ShnitzerRouter": "shnitzer",
+    "UniRouteRouter": "uniroute",
+    "ZooterRouter": "zooter",
     "get_router": "registry",
     "router_names": "registry",
 }
 
 __all__ = [
     "AutoRouter",
+    "AvengersProRouter",
+    "AvengersRouter",
     "Candidate",
     "Choice",
     "ClusterRouter",
     "CompositionOfExpertsRouter",
     "ConstantRouter",
     "Decision",
+    "EagleRouter",
     "Estimate",
     "FactorisationRouter",
+    "GraphRouter",
+    "IRTRouter",
     "KNNRouter",
     "LinearRouter",
     "MLPRouter",
@@ -71,8 +94,12 @@ __all__ = [
     "Policy",
     "PolicyError",
     "QueryRouter",
+    "RouterDCRouter",
     "RouterError",
     "Routing",
+    "ShnitzerRouter",
+    "UniRouteRouter",
+    "ZooterRouter",
     "get_router",
     "load",
     "router_names",

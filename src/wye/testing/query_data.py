@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
+    from wye.query.learning.inputs import QueryInputs
 
 _PLACES = ("France", "Peru", "Kenya", "Japan", "Norway", "Chile", "Egypt", "Canada", "India")
 _KINDS = (
@@ -95,3 +96,28 @@ def chance_of_success(data: RoutingData) -> NDArray[np.float64]:
     columns = [_MODELS.index(m) for m in data.model_names]
     rows = [kinds.index(d) for d in data.datasets]
     return np.asarray(_SKILL.T[np.ix_(rows, columns)], np.float64)
+
+
+def made_inputs(vectors: NDArray[np.float64], *, k: int = 8, dataset: str = "") -> QueryInputs:
+    """Training inputs of an estimator from vectors alone: every query is a reference.
+
+    Args:
+        vectors: `[Q, D]`, of any length but zero; they are scaled to one.
+        k: neighbours of each query, itself left out.
+        dataset: of all queries; numbered by the sign of the first component when not given.
+    """
+    from wye.query.learning.inputs import Logged, QueryInputs, nearest
+
+    n = len(vectors)
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    own = np.arange(n)
+    named = np.where(unit[:, 0] > 0, "positive", "negative") if not dataset else [dataset] * n
+    return QueryInputs(
+        texts=("",) * n,
+        vectors=unit,
+        features=np.zeros((n, 1), np.float32),
+        neighbours=nearest(unit, unit, k, exclude=own),
+        reference=own,
+        n_references=n,
+        logged=Logged(np.asarray(named), np.full((n, 1), np.nan), (), np.zeros(0)),
+    )
