@@ -15,6 +15,7 @@ import numpy as np
 
 from wye.checks.base import CheckError, CheckResult, Claim
 from wye.checks.query.answer_scores import answer_scores, score_kind
+from wye.checks.query.budget_sweep import cost_weights, mean_quality_at
 from wye.checks.query.trials import Trial, averaged, comparable, described, trials
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from wye.query.policies import Cascade
 
 BUDGETS = 12
-WEIGHTS = 25
 MODELS = 4
 CASCADE_OVER_MIX = 0.01
 UNIFIED_SLACK = 0.005
@@ -73,11 +73,11 @@ def _trial(trial: Trial, kind: str, context: CheckContext) -> dict[str, float]:
     ):
         context.progress(f"seed {trial.seed}, {name}")
         points = []
-        for weight in _weights(test.cost):
+        for weight in cost_weights(test.cost):
             policy = Cascade(cost_weight=weight, max_depth=depth, order=fixed)
             policy.fit(learn, held_out.quality, seen)
             points.append(_run(policy, estimate, test, scores))
-        row[name] = _mean_at(points, budgets[1:-1])
+        row[name] = mean_quality_at(points, budgets[1:-1])
     return row
 
 
@@ -98,12 +98,6 @@ def _pool(train: RoutingData) -> list[str]:
     return [train.model_names[m] for m in on[kept]]
 
 
-def _weights(cost: Floats) -> list[float]:
-    """Quality per USD from nothing to far beyond what any answer is worth."""
-    spread = float(np.ptp(cost.mean(axis=0)))
-    return [0.0, *(np.geomspace(0.003, 30.0, WEIGHTS - 1) / spread).tolist()]
-
-
 def _run(
     policy: Cascade, estimate: Estimate, test: RoutingData, scores: Floats
 ) -> tuple[float, float]:
@@ -119,16 +113,3 @@ def _mix(test: RoutingData, budgets: Floats) -> float:
 
     cost, quality = hull(test.cost.mean(axis=0)[None], test.quality.mean(axis=0)[None])
     return float(np.interp(budgets, cost[0], quality[0]).mean())
-
-
-def _mean_at(points: list[tuple[float, float]], budgets: Floats) -> float:
-    """Quality at each budget on the curve of the points in order of cost weight, averaged.
-
-    A curve that cannot be as cheap as a budget gives what its cheapest point and doing nothing
-    give by a coin.
-    """
-    from wye.query.metrics.curve import quality_at
-
-    cost = np.array([[c for c, _ in points] + [0.0]])
-    quality = np.array([[q for _, q in points] + [0.0]])
-    return float(np.mean([quality_at(cost, quality, np.array([b]))[0] for b in budgets]))

@@ -9,9 +9,8 @@ arXiv 2302.09664.
 
 Two answers mean the same where they entail each other (the paper asks a language model of
 entailment with the question in front: pass it as `entails`) or, here by default, where their
-canonical forms are equal. An empty answer (a refusal) is a class of its own each time. Ours: the division by ln N,
-which makes H a score; probabilities are normalised over the samples, as in the authors' estimator
-of the discrete kind.
+canonical forms are equal. An empty answer (a refusal) is a class of its own each time. Ours: the
+division by ln N, which makes H a score, and that probabilities are normalised over the samples.
 
 Shape letters: N samples, C classes.
 """
