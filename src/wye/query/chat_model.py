@@ -18,6 +18,7 @@ from wye.errors import WyeError
 from wye.query.base import FloatArray
 
 Message = Mapping[str, str]
+TOKENS_PER_CHAR = 0.25
 
 
 class ChatModelError(WyeError):
@@ -86,6 +87,12 @@ class ChatModel(ABC):
         Raises:
             ChatModelError: the backend refuses, breaks off or cannot be reached.
         """
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt, for accounting calls that report none: here a quarter of its
+        characters, exact in models that can count.
+        """
+        return round(TOKENS_PER_CHAR * sum(len(m["content"]) for m in messages))
 
     def label_log_probabilities(
         self, messages: Sequence[Message], labels: Sequence[str]

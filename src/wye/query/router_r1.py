@@ -192,7 +192,7 @@ class MultiRoundRouter:
         >>> from wye.query.chat_models import ProgramChatModel
         >>> clerk = PoolModel("clerk", ProgramChatModel("c", lambda m: "42"), "knows all", 1.0)
         >>> def policy(contexts):
-        ...     if "</information>" in contexts[0]:
+        ...     if contexts[0].endswith("</information> "):
         ...         return ["<think> known </think> <answer> 42 </answer>"]
         ...     return ["<think> ask </think> <search> clerk:what is it? </search>"]
         >>> episode = MultiRoundRouter(policy, [clerk]).answer("What is it?")

@@ -12,9 +12,8 @@ Shape letters: B batch, L length, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +90,7 @@ class FactWorld:
             for _ in range(n // 2)
         ]
 
-    def _program(self, number: int) -> Any:
+    def _program(self, number: int) -> Callable[[Sequence[Message]], str]:
         def reply(messages: Sequence[Message]) -> str:
             words = messages[-1]["content"].splitlines()[-1].split()
             fact = (words[0], words[2]) if len(words) == 3 and words[1] == "of" else ("", "")
@@ -102,7 +101,7 @@ class FactWorld:
             else:
                 knows = self._generator.random() < P_GENERALIST
             if knows:
-                return self.facts[fact]
+                return str(self.facts[fact])
             kind = _SUBJECTS if fact[0] == "boss" else _CITIES
             return str(self._generator.choice(kind))
 

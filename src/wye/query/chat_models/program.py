@@ -73,7 +73,7 @@ class ProgramChatModel(ChatModel):
             raise ChatModelError(f"the program {self.name} gave {text!r}, expected a string")
         text, _ = cut_at_stop(text, stop)
         words = _TOKEN.findall(text)
-        n_in, n_out = sum(len(_TOKEN.findall(m["content"])) for m in messages), len(words)
+        n_in, n_out = self.prompt_tokens(messages), len(words)
         if n_out > max_tokens:
             text, n_out = "".join(words[:max_tokens]), max_tokens
         return Generation(
@@ -85,6 +85,10 @@ class ProgramChatModel(ChatModel):
             seconds=time.perf_counter() - began,
             cost_usd=call_cost(n_in, n_out, self.price_in_per_mtok, self.price_out_per_mtok),
         )
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Words of the messages."""
+        return sum(len(_TOKEN.findall(m["content"])) for m in messages)
 
     def label_log_probabilities(
         self, messages: Sequence[Message], labels: Sequence[str]

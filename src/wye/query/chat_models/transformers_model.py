@@ -161,6 +161,10 @@ class TransformersChatModel(ChatModel):
             cost_usd=call_cost(n_in, n_out, self.price_in_per_mtok, self.price_out_per_mtok),
         )
 
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the chat up to where the answer begins."""
+        return int(self._prompt(messages).shape[1])
+
     def label_log_probabilities(
         self, messages: Sequence[Message], labels: Sequence[str]
     ) -> FloatArray:
