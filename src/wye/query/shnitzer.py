@@ -18,8 +18,8 @@ The scores belong to a task, so `score_task` and `route_task` take its queries t
 must not depend on which queries come in one call: there every query is a task of its own. Then S1
 is g itself, S2 only says whether g is above one half, and p is that of the single query.
 
-Ours: k = 20; ties of S2 are broken by S1, which counts a hundredth; the kernel is as wide as the
-distances of the datasets spread; where the log names no datasets, k-means clusters stand for them.
+Ours: k = 20; ties of S2 are broken by S1, which counts a hundredth; the kernel's width is by Scott's
+rule (standard deviation of the points over their number to the power 1/5); where the log names no datasets, k-means clusters stand for them.
 
 Shape letters: Q queries, M models, K neighbours, R references, C datasets.
 """
@@ -92,8 +92,8 @@ class ShnitzerEstimator(QualityEstimator):
 
     def reliability(self, distance: FloatArray) -> FloatArray:
         """p of tasks `[T]` at a mean distance from the known queries, `[T, M]`."""
-        spread = float(self.distances_.std())
-        gap = (distance[:, None] - self.distances_) / max(spread, 1e-3)
+        width = float(self.distances_.std()) * len(self.distances_) ** -0.2
+        gap = (distance[:, None] - self.distances_) / max(width, 1e-3)
         nearness = -0.5 * gap**2
         weight = np.exp(nearness - nearness.max(axis=1, keepdims=True))
         return np.asarray(weight @ self.reliabilities_ / weight.sum(axis=1, keepdims=True))
@@ -241,7 +241,8 @@ class ShnitzerRouter(EmbeddedRouter):
             NotFittedError: before `fit`.
             RouterError: no texts, or something that is no list of strings.
         """
-        return self.models_[int(self.score_task(texts).argmax())]
+        scores = self.score_task(texts)
+        return self.models_[int(scores.argmax())]
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -98,13 +98,16 @@ def chance_of_success(data: RoutingData) -> NDArray[np.float64]:
     return np.asarray(_SKILL.T[np.ix_(rows, columns)], np.float64)
 
 
-def made_inputs(vectors: NDArray[np.float64], *, k: int = 8, dataset: str = "") -> QueryInputs:
+def made_inputs(
+    vectors: NDArray[np.float64], *, n_models: int = 3, k: int = 8, dataset: str = ""
+) -> QueryInputs:
     """Training inputs of an estimator from vectors alone: every query is a reference.
 
     Args:
         vectors: `[Q, D]`, of any length but zero; they are scaled to one.
+        n_models: M, of unknown costs and sizes.
         k: neighbours of each query, itself left out.
-        dataset: of all queries; numbered by the sign of the first component when not given.
+        dataset: of all queries; by the sign of the first component when not given.
     """
     from wye.query.learning.inputs import Logged, QueryInputs, nearest
 
@@ -119,5 +122,10 @@ def made_inputs(vectors: NDArray[np.float64], *, k: int = 8, dataset: str = "") 
         neighbours=nearest(unit, unit, k, exclude=own),
         reference=own,
         n_references=n,
-        logged=Logged(np.asarray(named), np.full((n, 1), np.nan), (), np.zeros(0)),
+        logged=Logged(
+            datasets=np.asarray(named),
+            cost=np.full((n, n_models), np.nan),
+            names=tuple(f"model {m}" for m in range(n_models)),
+            params_b=np.full(n_models, np.nan),
+        ),
     )
