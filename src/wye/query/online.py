@@ -170,6 +170,8 @@ class OnlineRouter(QueryRouter):
         Raises:
             RouterError: `texts` is not a sequence of strings.
         """
+        if not hasattr(self, "reader_"):
+            self._check_started()
         try:
             return Queries(self.embedder_.embed(texts), self.reader_.read(texts))
         except EmbedError as error:
