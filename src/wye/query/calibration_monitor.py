@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from wye.query.base import FloatArray, RouterError
 
@@ -81,6 +81,10 @@ class CalibrationMonitor:
     tolerance: float = 0.02
     seen: int = field(default=0, init=False)
     alarms: list[Alarm] = field(default_factory=list, init=False)
+    # Of each bet: log M; pairs seen when it last stood at one; sum of observed - predicted since.
+    _log: FloatArray = field(init=False, repr=False)
+    _since: NDArray[np.intp] = field(init=False, repr=False)
+    _sum: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.false_alarm_every) and self.false_alarm_every > 1):
@@ -170,7 +174,7 @@ class CalibrationMonitor:
         self._sum = np.where(
             last >= 0, total[-1] - total[np.maximum(last, 0)], self._sum + total[-1]
         )
-        self._log = log[taken - 1]
+        self._log = np.asarray(log[taken - 1], np.float64)
         self.seen += taken
         if not passed.size:
             return taken, None

@@ -270,7 +270,7 @@ def _redrawn(value: PoolValue, comparison: Comparison, size: int, seed: int) -> 
     counts = np.zeros(value.n_models)
     n = value.quality.shape[0]
     for _ in range(REDRAWN):
-        redrawn = value.restricted(generator.integers(0, n, n))
+        redrawn = value.restricted(np.asarray(generator.integers(0, n, n)))
         for column, _ in greedy(redrawn, size):
             counts[column] += 1
     return dict(zip(comparison.models, (counts / REDRAWN).tolist(), strict=True))
