@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wye.query.policies.explore import Explore
     from wye.query.policies.judging import Answer, ConfidenceJudge, Judge, JudgeModel
     from wye.query.policies.match import CheapestMatch
+    from wye.query.policies.optimal_routing import OptimalRouting
     from wye.query.policies.quality import Quality
     from wye.query.policies.threshold import Threshold
     from wye.query.policies.utility import Utility
@@ -33,6 +34,7 @@ _HOME = {
     "Explore": "explore",
     "Judge": "judging",
     "JudgeModel": "judging",
+    "OptimalRouting": "optimal_routing",
     "Quality": "quality",
     "Step": "cascade",
     "Threshold": "threshold",
@@ -54,6 +56,7 @@ __all__ = [
     "Explore",
     "Judge",
     "JudgeModel",
+    "OptimalRouting",
     "Quality",
     "Step",
     "Threshold",

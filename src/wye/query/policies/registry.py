@@ -17,6 +17,7 @@ BUILT_IN = {
     "quality": "wye.query.policies.quality:Quality",
     "utility": "wye.query.policies.utility:Utility",
     "budget": "wye.query.policies.budget:Budget",
+    "optimal-routing": "wye.query.policies.optimal_routing:OptimalRouting",
     "threshold": "wye.query.policies.threshold:Threshold",
     "abstain": "wye.query.policies.abstain:Abstain",
     "cascade": "wye.query.policies.cascade:Cascade",
