@@ -8,17 +8,15 @@ keeps inner products unbiased, eq. 2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from wye.embed.base import Embedder, EmbedError, check_texts
+from wye.embed.base import Embedder, EmbedError
+from wye.embed.terms import HashedTerms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-BUCKETS = 2**18
 
 
 class TfidfEmbedder(Embedder):
@@ -38,7 +36,7 @@ class TfidfEmbedder(Embedder):
         self._dim = dim
         self.ngrams = ngrams
         self.spec = "tfidf" if (dim, ngrams) == (512, 2) else f"tfidf:{dim},{ngrams}"
-        self._idf: NDArray[np.float32] | None = None
+        self._terms = HashedTerms(ngrams=ngrams)
         self.name = self._identity()
 
     @property
@@ -47,58 +45,32 @@ class TfidfEmbedder(Embedder):
         return self._dim
 
     def fit(self, texts: Sequence[str]) -> Self:
-        """Learn the inverse document frequencies ln((1 + Q) / (1 + Q_term)) + 1 of `texts`."""
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        texts = check_texts(texts)
-        if not texts:
-            raise EmbedError("TfidfEmbedder.fit was given no texts; it needs at least one")
-        transformer = TfidfTransformer(norm=None).fit(self._counts(texts))
-        self._idf = np.asarray(transformer.idf_, np.float32)
+        """Learn the inverse document frequencies of `texts` (`HashedTerms.fit`)."""
+        self._terms.fit(texts)
         self.name = self._identity()
         return self
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """What `fit` learned: `idf` `[2**18]`, as indices and values that differ from the rest."""
-        if self._idf is None:
-            return {}
-        rest = self._idf.max()
-        seen = np.flatnonzero(self._idf != rest)
-        return {"seen": seen, "idf": self._idf[seen], "rest": np.array([rest], np.float32)}
+        """What `fit` learned."""
+        return self._terms.get_state()
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        if not arrays:
-            self._idf = None
-        else:
-            idf = np.full(BUCKETS, arrays["rest"][0], np.float32)
-            idf[arrays["seen"]] = arrays["idf"]
-            self._idf = idf
+        self._terms.set_state(arrays)
         self.name = self._identity()
 
-    def _counts(self, texts: Sequence[str]) -> Any:
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        hasher = HashingVectorizer(
-            n_features=BUCKETS, ngram_range=(1, self.ngrams), alternate_sign=False, norm=None
-        )
-        return hasher.transform(texts)
-
     def _vectors(self, texts: Sequence[str]) -> NDArray[Any]:
-        counts = self._counts(texts)
-        np.log1p(counts.data, out=counts.data)
-        if self._idf is not None:
-            counts.data *= self._idf[counts.indices]
+        weights = self._terms.weigh(texts)
         # The bucket decides the sign and the dimension, by bits that do not depend on each other.
-        spread = (counts.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)
-        counts.data *= np.where(spread & np.uint64(1), 1.0, -1.0)
-        counts.indices = ((spread >> np.uint64(1)) % np.uint64(self._dim)).astype(np.int32)
-        counts.has_canonical_format = False
-        folded = type(counts)(
-            (counts.data, counts.indices, counts.indptr), shape=(len(texts), self._dim)
+        buckets = weights.indices.astype(np.uint64)
+        spread = (buckets * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)
+        weights.data *= np.where(spread & np.uint64(1), 1.0, -1.0)
+        weights.indices = ((spread >> np.uint64(1)) % np.uint64(self._dim)).astype(np.int32)
+        weights.has_canonical_format = False
+        folded = type(weights)(
+            (weights.data, weights.indices, weights.indptr), shape=(len(texts), self._dim)
         )
         return np.asarray(folded.toarray(), np.float32)
 
     def _identity(self) -> str:
-        digest = "unfitted" if self._idf is None else sha256(self._idf.tobytes()).hexdigest()[:16]
-        return f"tfidf:dim={self._dim}:ngrams={self.ngrams}:idf={digest}"
+        return f"tfidf:dim={self._dim}:ngrams={self.ngrams}:idf={self._terms.identity()}"

@@ -29,15 +29,17 @@ from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
+from wye.query.words import WordsEstimator
 
 MEMBERS = ("knn", "linear", "cluster", "category", "mlp", "factorisation")
+OPTIONAL = ("words",)
 
 
 class AutoRouter(ChoosingRouter):
     """kNN, ridge, clusters, categories, network and factors, with the weights earned out of fold.
 
     Args:
-        members: which estimators are stacked, of `MEMBERS`.
+        members: which estimators are stacked, of `MEMBERS` and `OPTIONAL`.
         embedder, calibration, max_references, seed: see `EmbeddedRouter`.
     """
 
@@ -68,10 +70,10 @@ class AutoRouter(ChoosingRouter):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        unknown = [m for m in self.members if m not in MEMBERS]
+        unknown = [m for m in self.members if m not in (*MEMBERS, *OPTIONAL)]
         if unknown or not self.members or isinstance(self.members, str):
             raise RouterError(
-                f"members is {self.members!r}, expected one or more of {list(MEMBERS)}"
+                f"members is {self.members!r}, expected one or more of {[*MEMBERS, *OPTIONAL]}"
             )
 
     def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
@@ -115,5 +117,6 @@ class AutoRouter(ChoosingRouter):
             "category": CategoryEstimator(seed=self.seed),
             "mlp": MLPEstimator(seed=self.seed),
             "factorisation": FactorisationEstimator(),
+            "words": WordsEstimator(),
         }
         return {name: fresh[name] for name in self.members}

@@ -40,6 +40,7 @@ BUILT_IN = {
     "routerdc": "wye.query.routerdc:RouterDCRouter",
     "shnitzer": "wye.query.shnitzer:ShnitzerRouter",
     "uniroute": "wye.query.uniroute:UniRouteRouter",
+    "words": "wye.query.words:WordsRouter",
     "zooter": "wye.query.zooter:ZooterRouter",
 }
 
