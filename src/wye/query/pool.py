@@ -183,7 +183,7 @@ def _marginal(
                 oracle_marginal=draws.figure(oracle_lost),
             )
         )
-    return tuple(sorted(values, key=lambda v: -v.marginal.value))
+    return tuple(sorted(values, key=lambda v: -v.marginal.value if v.marginal.known else -np.inf))
 
 
 def _pool(

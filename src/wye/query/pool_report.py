@@ -23,7 +23,8 @@ class ModelValue:
     Attributes:
         quality, cost: of its answers to everything.
         share: of the queries that go to it when all models may be chosen at any cost.
-        marginal: quality that routing loses without it; negative where routing gains.
+        marginal: quality that routing loses without it; negative where routing gains, unknown
+            where the budget cannot be kept without it.
         oracle_marginal: the same for an oracle, that knows the outcomes.
     """
 
@@ -36,8 +37,8 @@ class ModelValue:
 
     @property
     def needed(self) -> bool:
-        """Whether what routing loses without it is above chance."""
-        return self.marginal.low > 0
+        """Whether what routing loses without it is above chance, or the budget itself."""
+        return self.marginal.low > 0 or not self.marginal.known
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class PoolReport:
                 f"{m.quality.value:.3f}",
                 money(m.cost),
                 f"{m.share:.0%}",
-                with_interval(m.marginal, signed=True),
+                with_interval(m.marginal, signed=True) if m.marginal.known else "the budget",
                 with_interval(m.oracle_marginal, signed=True),
                 f"{self.picked[m.name]:.0%}",
             )
