@@ -13,7 +13,7 @@ from wye.query.registry import BUILT_IN
 from wye.testing import QUERY_ROUTER_CHECKS, check_query_router
 
 # Learn with PyTorch; the contract holds after any number of passes.
-TRAINED = {"routellm-mf": {"epochs": 3}}
+TRAINED = {"graphrouter": {"steps": 12, "hidden": 8}, "routellm-mf": {"epochs": 3}}
 
 
 @pytest.mark.parametrize("check", QUERY_ROUTER_CHECKS, ids=lambda c: c.__name__)

@@ -1,0 +1,461 @@
+"""GraphRouter: the missing edges of a graph of tasks, queries and models are predicted.
+
+Routes a query to a model, before an answer exists, on its embedding, one description of each model,
+and the logged outcomes as edges. Source: Feng, Shen and You, GraphRouter: A Graph-based Router for
+LLM Selections, arXiv 2410.03834. Encoder and decoder: `wye.query.learning.bipartite`; reward
+U = a P - b C of a scenario (a, b): `wye.query.learning.scenario`.
+
+    label y_qm = 1 where U_qm is the highest of the query, else 0
+    loss = mean over hidden edges of BCE(sigmoid(mean(x0_q * x2_m)), y_qm)
+
+A model joins as a node: its description, and its few measured answers as visible edges; weights
+stay. A query receives no messages, so its scores do not depend on other queries.
+
+Ours, where the paper's code is silent or takes another way. A new query has no task, so the task
+embedding of every query, in training too, is what its nearest training queries say: the mean of
+their tasks' descriptions weighed by similarity, where a task is described by the mean vector of its
+queries. Queries on which all models are equal are left out of the loss; several models may be the
+best of a query, since what they cost counts by the scenario and the policy. A fifth of the queries
+chooses the step with the best reward and is visible afterwards. A score becomes a quality by one
+logistic map for all models. Models are learned in the order of their names, so that the order of
+columns changes nothing.
+
+Shape letters: Q queries, M models, D embedding width, T tasks, h hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wye.query.base import FloatArray, RouterError
+from wye.query.learning.bipartite import (
+    edge_logits,
+    model_nodes,
+    query_nodes,
+    start,
+    train_graph,
+)
+from wye.query.learning.categories import category_labels
+from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std, model_means
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.joining import PlacingEstimator, PlacingRouter
+from wye.query.learning.label_heads import VotingHead
+from wye.query.learning.scenario import TaskScale, check_scenario, reward, winners
+from wye.query.learning.score_link import ScoreLink
+
+if TYPE_CHECKING:
+    from wye.data import RoutingData
+
+TASK_NEIGHBOURS = 20
+HELD_OUT = 5
+TRAINING_QUERIES = 8192
+
+
+class GraphEstimator(PlacingEstimator):
+    """Scores of the edges between queries and models.
+
+    Args:
+        described: `[M, D]` embedding of each model's description.
+        scenario: weights (a, b) of quality and cost.
+        hidden: h.
+        steps, draws: optimiser steps, and masks of each.
+        visible_share: of the training edges that is visible in a mask.
+        visible_edges: whether edges are ever visible; without them descriptions alone speak.
+        learning_rate, weight_decay: of AdamW.
+        seed: of first weights, masks and the queries held out.
+    """
+
+    def __init__(
+        self,
+        *,
+        described: FloatArray,
+        scenario: tuple[float, float] = (1.0, 0.0),
+        hidden: int = 32,
+        steps: int = 60,
+        draws: int = 4,
+        visible_share: float = 0.5,
+        visible_edges: bool = True,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        self.described = described
+        self.scenario = scenario
+        self.hidden = hidden
+        self.steps = steps
+        self.draws = draws
+        self.visible_share = visible_share
+        self.visible_edges = visible_edges
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.newcomer: FloatArray | None = None
+
+    @property
+    def neighbours_read(self) -> int:
+        """How many neighbours of a query `predict` reads."""
+        return TASK_NEIGHBOURS
+
+    @property
+    def levels(self) -> FloatArray:
+        """Expected quality of each model averaged over the training queries, `[M]`."""
+        return self.levels_
+
+    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Learn the graph's weights, then pass the whole log to the models.
+
+        Raises:
+            RouterError: a cost is needed and not known.
+        """
+        assert inputs.logged is not None
+        self._learn_tasks(inputs, quality, inputs.logged.cost)
+        order = np.argsort(np.array(inputs.logged.names), kind="stable")
+        edges, utility = self._edges(inputs, quality, inputs.logged.cost)
+        won = winners(utility)
+        known = np.isfinite(utility)
+        labels = np.where(known & won.any(axis=1, keepdims=True), won, np.nan)
+        shuffled = np.random.default_rng(self.seed).permutation(len(inputs))[:TRAINING_QUERIES]
+        held_out = np.sort(shuffled[::HELD_OUT])
+        learned = np.sort(np.delete(shuffled, np.s_[::HELD_OUT]))
+        if not learned.size:
+            learned = held_out
+        described = self.described[order].astype(np.float32)
+        tasks = self._tasks(inputs)
+        first = start(
+            inputs.vectors.shape[1],
+            tasks.shape[1],
+            described.shape[1],
+            self.hidden,
+            self.seed,
+        )
+        edges_o, known_o, utility_o = edges[:, order], known[:, order], utility[:, order]
+
+        def validate(p: Mapping[str, Any]) -> tuple[float, float]:
+            halves = query_nodes(p, inputs.vectors[learned], tasks[learned])
+            visible = self._visible(known_o[learned])
+            states = model_nodes(p, halves, described, edges_o[learned], visible)
+            asked = query_nodes(p, inputs.vectors[held_out], tasks[held_out])
+            logits = edge_logits(asked, states)
+            choice = np.where(known_o[held_out], logits, -np.inf).argmax(axis=1)
+            return float(np.nanmean(utility_o[held_out, choice])), -_cross_entropy(
+                logits, labels[held_out][:, order]
+            )
+
+        trained = train_graph(
+            "graphrouter",
+            first,
+            (inputs.vectors[learned], tasks[learned], described),
+            edges_o[learned],
+            known_o[learned],
+            labels[learned][:, order],
+            validate,
+            steps=self.steps,
+            draws=self.draws,
+            visible_share=self.visible_share if self.visible_edges else 0.0,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+        )
+        self.parameters_ = {k: v.astype(np.float64) for k, v in trained.items()}
+        halves = query_nodes(self.parameters_, inputs.vectors, tasks)
+        states = model_nodes(self.parameters_, halves, described, edges_o, self._visible(known_o))
+        self.states_ = np.empty_like(states)
+        self.states_[order] = states
+        self._learn_link(inputs, quality, halves)
+        return self
+
+    def _learn_link(
+        self, inputs: QueryInputs, quality: FloatArray, halves: tuple[FloatArray, FloatArray]
+    ) -> None:
+        scores = edge_logits(halves, self.states_)
+        self.link_ = ScoreLink.fit(scores, quality)
+        expected = self.link_.apply(scores)
+        self.levels_ = expected.mean(axis=0)
+        self.mean_std_ = mean_std(quality, model_means(quality))
+        self.std_ = np.hypot(fitted_std(quality, expected, self.hidden), self.mean_std_)
+
+    def scores(self, inputs: QueryInputs) -> FloatArray:
+        """`[Q, M]` logits of the edges of queries."""
+        halves = query_nodes(self.parameters_, inputs.vectors, self._tasks(inputs))
+        return np.asarray(edge_logits(halves, self.states_), np.float64)
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        quality = self.link_.apply(self.scores(inputs))
+        return quality, np.broadcast_to(self.std_, quality.shape)
+
+    def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
+        """Add a node with its visible edges; `newcomer` `[D]` is its embedded description.
+
+        In a scenario with cost its edges carry the mean scaled cost, the cost of its few answers
+        being the cost model's business.
+        """
+        assert self.newcomer is not None
+        column = quality[:, None]
+        known = np.full_like(column, np.nan)
+        edges, _ = self._edges(inputs, column, known, joining=True)
+        halves = query_nodes(self.parameters_, inputs.vectors, self._tasks(inputs))
+        described = self.newcomer[None].astype(np.float32)
+        visible = self._visible(np.ones(column.shape, np.bool_))
+        state = model_nodes(self.parameters_, halves, described, edges, visible)
+        self.states_ = np.concatenate([self.states_, state])
+        expected = self.link_.apply(edge_logits(halves, state))
+        own = mean_std(column, column.mean(axis=0))
+        self.mean_std_ = np.append(self.mean_std_, own)
+        fitted = fitted_std(column, expected, self.hidden)
+        self.std_ = np.append(self.std_, np.hypot(fitted, own))
+        self.levels_ = np.append(self.levels_, expected.mean())
+        return self
+
+    def _learn_tasks(self, inputs: QueryInputs, quality: FloatArray, cost: FloatArray) -> None:
+        names, labels = category_labels(inputs)
+        owner = np.zeros((len(labels), len(names)))
+        owner[np.arange(len(labels)), labels] = 1.0
+        self.described_tasks_ = (owner.T @ inputs.vectors) / owner.sum(axis=0)[:, None]
+        self.voting_ = VotingHead(TASK_NEIGHBOURS).fit(inputs, inputs.vectors, labels, len(names))
+        self.performance_ = TaskScale.fit(quality, labels, len(names))
+        self.price_ = TaskScale.fit(cost, labels, len(names))
+
+    def _edges(
+        self, inputs: QueryInputs, quality: FloatArray, cost: FloatArray, *, joining: bool = False
+    ) -> tuple[NDArray[np.float32], FloatArray]:
+        """Features `[Q, M, 3]` of the edges and utility `[Q, M]`."""
+        if inputs.logged is None:
+            task = self.voting_.posterior(inputs, inputs.vectors).argmax(axis=1)
+        else:
+            task = category_labels(inputs)[1]
+        performance = self.performance_.apply(quality, task)
+        scaled = self.price_.apply(cost, task)
+        known = np.isfinite(performance)
+        if joining:
+            scaled = np.full_like(scaled, self.mean_cost_)
+        else:
+            seen = scaled[np.isfinite(scaled)]
+            self.mean_cost_ = float(seen.mean()) if seen.size else 0.0
+        if self.scenario[1] > 0 and not np.isfinite(scaled[known]).all():
+            raise RouterError(
+                f"scenario {self.scenario} weighs cost, and the log has outcomes without one; give "
+                "`cost_usd`, or route with scenario (1.0, 0.0)"
+            )
+        utility = reward(performance, scaled, self.scenario)
+        features = np.stack([utility, scaled, performance], axis=2)
+        return np.nan_to_num(features).astype(np.float32), utility
+
+    def _tasks(self, inputs: QueryInputs) -> NDArray[np.float32]:
+        """`[Q, D]` embedding of the task that the neighbours of each query speak for."""
+        share = self.voting_.posterior(inputs, inputs.vectors)
+        return np.asarray(share @ self.described_tasks_, np.float32)
+
+    def _visible(self, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return known.astype(np.float32) * np.float32(self.visible_edges)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Weights, states of the models, tasks and scales."""
+        own = {
+            "states": self.states_,
+            "levels": self.levels_,
+            "mean_std": self.mean_std_,
+            "std": self.std_,
+            "tasks": self.described_tasks_,
+            "scales": np.stack([*_bounds(self.performance_), *_bounds(self.price_)]),
+            "figures": np.array([self.link_.slope, self.link_.intercept, self.mean_cost_]),
+        }
+        voting = {f"voting.{k}": v for k, v in self.voting_.get_state().items()}
+        return own | voting | {f"p.{k}": v for k, v in self.parameters_.items()}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        self.states_, self.levels_ = arrays["states"], arrays["levels"]
+        self.mean_std_, self.std_ = arrays["mean_std"], arrays["std"]
+        self.described_tasks_ = arrays["tasks"]
+        low, high, cheap, dear = arrays["scales"]
+        self.performance_, self.price_ = TaskScale(low, high), TaskScale(cheap, dear)
+        slope, intercept, self.mean_cost_ = arrays["figures"].tolist()
+        self.link_ = ScoreLink(slope, intercept)
+        self.voting_ = VotingHead(TASK_NEIGHBOURS)
+        self.voting_.set_state(_under("voting.", arrays))
+        self.parameters_ = _under("p.", arrays)
+
+
+class GraphRouter(PlacingRouter):
+    """A graph of queries and models; the edge with the best score is taken.
+
+    Args:
+        descriptions: a sentence on each model, by name; made from the models' figures where absent.
+        scenario: weights (a, b) of quality and cost in the reward that is learned.
+        hidden: h.
+        steps, draws: optimiser steps, and masks of each.
+        visible_share: of the training edges that is visible in a mask.
+        visible_edges: False learns and predicts from descriptions alone.
+        learning_rate, weight_decay: of AdamW.
+        embedder, calibration, max_references, seed: see `EmbeddedRouter`.
+    """
+
+    name = "graphrouter"
+    stacked = False
+    n_folds = 2
+
+    def __init__(
+        self,
+        *,
+        descriptions: Mapping[str, str] | None = None,
+        scenario: tuple[float, float] = (1.0, 0.0),
+        hidden: int = 32,
+        steps: int = 60,
+        draws: int = 4,
+        visible_share: float = 0.5,
+        visible_edges: bool = True,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-4,
+        embedder: Any = "static",
+        calibration: str = "platt",
+        max_references: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
+        )
+        self.descriptions = descriptions
+        self.scenario = scenario if isinstance(scenario, str) else tuple(scenario)
+        self.hidden = hidden
+        self.steps = steps
+        self.draws = draws
+        self.visible_share = visible_share
+        self.visible_edges = visible_edges
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+
+    def add_model(
+        self,
+        name: str,
+        texts: Sequence[str],
+        quality: Sequence[float],
+        *,
+        cost_usd: float | None = None,
+        latency_s: float | None = None,
+        price_in_per_mtok: float | None = None,
+        price_out_per_mtok: float | None = None,
+        description: str | None = None,
+    ) -> Self:
+        """Let a model join as a node: a description, and its measured answers as visible edges.
+
+        Args:
+            name, texts, quality, cost_usd, latency_s, price_in_per_mtok, price_out_per_mtok: see
+                `JoiningRouter.add_model`.
+            description: a sentence on the model; made from its name and prices when None.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: the name is taken, or `quality` does not fit.
+        """
+        said = description or (self.descriptions or {}).get(name)
+        text = said or described(name, price_in=price_in_per_mtok, price_out=price_out_per_mtok)
+        estimator = self._joiner()
+        assert isinstance(estimator, GraphEstimator)
+        estimator.newcomer = self.embedder_.embed([text])[0].astype(np.float64)
+        return super().add_model(
+            name,
+            texts,
+            quality,
+            cost_usd=cost_usd,
+            latency_s=latency_s,
+            price_in_per_mtok=price_in_per_mtok,
+            price_out_per_mtok=price_out_per_mtok,
+        )
+
+    def _training_inputs(self, data: RoutingData) -> QueryInputs:
+        sentences = self.descriptions or {}
+        texts = [
+            sentences.get(str(row.model))
+            or described(
+                str(row.model),
+                provider=row.provider,
+                params_b=row.params_b,
+                price_in=row.price_in_per_mtok,
+                price_out=row.price_out_per_mtok,
+                context=row.context,
+            )
+            for row in data.models.itertuples()
+        ]
+        self._described = self.embedder_.embed(texts).astype(np.float64)
+        return super()._training_inputs(data)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_scenario(self.scenario)
+        if self.hidden < 1 or self.steps < 1 or self.draws < 1:
+            raise RouterError(
+                f"hidden is {self.hidden}, steps {self.steps} and draws {self.draws}, expected 1 "
+                "or more of each"
+            )
+        if not 0.0 < self.visible_share < 1.0:
+            raise RouterError(f"visible_share is {self.visible_share}, expected between 0 and 1")
+
+    def _estimators(self) -> dict[str, QualityEstimator]:
+        return {
+            "graph": GraphEstimator(
+                described=getattr(self, "_described", np.zeros((0, 0))),
+                scenario=(self.scenario[0], self.scenario[1]),
+                hidden=self.hidden,
+                steps=self.steps,
+                draws=self.draws,
+                visible_share=self.visible_share,
+                visible_edges=self.visible_edges,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                seed=self.seed,
+            )
+        }
+
+
+def described(
+    name: str,
+    *,
+    provider: object = None,
+    params_b: object = None,
+    price_in: object = None,
+    price_out: object = None,
+    context: object = None,
+) -> str:
+    """A sentence on a model from what is known of it; None and NaN are left out.
+
+    Example:
+        >>> described("qwen2.5-7b-instruct", provider="qwen", params_b=7.0)
+        'The language model qwen2.5 7b instruct, by qwen, 7 billion parameters.'
+    """
+    parts = [f"The language model {name.replace('-', ' ').replace('/', ' ')}"]
+    if _is_known(provider):
+        parts.append(f"by {provider}")
+    for value, unit in (
+        (params_b, "billion parameters"),
+        (price_in, "dollars per million tokens read"),
+        (price_out, "dollars per million tokens written"),
+        (context, "tokens of context"),
+    ):
+        if _is_known(value):
+            parts.append(f"{float(str(value)):g} {unit}")
+    return ", ".join(parts) + "."
+
+
+def _is_known(value: object) -> bool:
+    return value is not None and str(value) not in ("nan", "<NA>", "None", "")
+
+
+def _cross_entropy(logits: FloatArray, labels: FloatArray) -> float:
+    asked = np.isfinite(labels)
+    if not asked.any():
+        return 0.0
+    z, y = logits[asked].astype(np.float64), labels[asked]
+    return float((np.logaddexp(0.0, z) - y * z).mean())
+
+
+def _bounds(scale: TaskScale) -> tuple[FloatArray, FloatArray]:
+    return scale.low, scale.high
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
