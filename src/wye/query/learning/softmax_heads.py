@@ -110,7 +110,7 @@ def fit_softmax_heads(
         np.zeros((width + 1) * cells),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": MOST_ITERATIONS, "ftol": 1e-9, "gtol": 1e-5},
+        options={"maxiter": MOST_ITERATIONS, "ftol": 1e-7, "gtol": 1e-4},
     ).x.reshape(width + 1, cells)
     return SoftmaxHeads(
         found[:width].reshape(width, n_heads, n_labels).astype(np.float32),

@@ -2,15 +2,17 @@
 
 Methods for a weak and a strong model judge one probability a query: that the weak one will do. With
 M models each other model is the weak one in turn; strong is the best on average in training. What
-such a judgement means for quality is learned as straight lines that rise equally for all models:
+such a judgement means for quality is learned as a rising straight line for each model:
 
-    quality[q, m] = mean_strong + level_m + slope * x_qm  for m != strong,  mean_strong for strong
+    quality[q, m] = mean_strong + level_m + slope_m * x_qm  for m != strong,  mean_strong for strong
 
 by least squares on gaps of quality to the strong model, so that the gap of the estimates of a model
-and the strong one orders queries as 1 - x does. The lines are learned on judgements of queries that
-were not learned from (two halves judge each other); on its own training queries a judgement looks
-surer than it is. They are in the unit of quality and keep each model's mean, so by default no
-common calibration follows: it would draw the means of the models together.
+and the strong one orders queries as 1 - x does. The slope is one for all models, or as much less as
+keeps a line within 0 to 1 for every probability, so that different probabilities stay different.
+The lines are learned on judgements of queries that were not learned from (two halves judge each
+other): on its own training queries a judgement looks surer than it is. They are in the unit of
+quality and keep each model's mean, so by default no common calibration follows, which would draw
+the means of the models together.
 
 Shape letters: Q queries, M models, D embedding width, L labels.
 """
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
+from wye.query.learning.calibration import LEAST, MOST
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, folds, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
@@ -46,13 +49,13 @@ class SufficiencyLine:
         strong: column of the strong model.
         strong_quality: its mean.
         level: `[M]` of each model's gap to it at probability 0.
-        slope: > 0, of the gap.
+        slope: `[M]` > 0, of the gap.
     """
 
     strong: int
     strong_quality: float
     level: FloatArray
-    slope: float
+    slope: FloatArray
 
     @classmethod
     def fit(cls, x: FloatArray, quality: FloatArray, strong: int) -> SufficiencyLine:
@@ -74,8 +77,13 @@ class SufficiencyLine:
         gap_mean = np.where(counts > 0, gap_mean, means - means[strong])
         x_off, gap_off = (x - x_mean)[known], (gap - gap_mean)[known]
         spread, rise = float(x_off @ x_off), float(x_off @ gap_off)
-        slope = max(rise / spread, LEAST_SLOPE) if spread > 1e-9 else LEAST_SLOPE
-        return cls(strong, float(means[strong]), gap_mean - slope * x_mean, slope)
+        slope = rise / spread if spread > 1e-9 else 0.0
+        middle = np.clip(means[strong] + gap_mean, LEAST, MOST)
+        rising = (MOST - middle) / np.maximum(1.0 - x_mean, 1e-9)
+        falling = (middle - LEAST) / np.maximum(x_mean, 1e-9)
+        slopes = np.maximum(np.minimum(slope, np.minimum(rising, falling)), LEAST_SLOPE)
+        level = middle - means[strong] - slopes * x_mean
+        return cls(strong, float(means[strong]), level, slopes)
 
     def apply(self, x: FloatArray) -> FloatArray:
         """Expected quality `[Q, M]`."""
@@ -88,14 +96,15 @@ class SufficiencyLine:
         return {
             "strong": np.array([self.strong]),
             "level": self.level,
-            "line": np.array([self.strong_quality, self.slope]),
+            "slope": self.slope,
+            "strong_quality": np.array([self.strong_quality]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SufficiencyLine:
         """What `arrays` returned."""
-        strong_quality, slope = (float(v) for v in arrays["line"])
-        return cls(int(arrays["strong"][0]), strong_quality, arrays["level"], slope)
+        strong, quality = int(arrays["strong"][0]), float(arrays["strong_quality"][0])
+        return cls(strong, quality, arrays["level"], arrays["slope"])
 
 
 Judge = Callable[[QueryInputs, FloatArray, QueryInputs], FloatArray]
