@@ -8,8 +8,8 @@ import pytest
 from wye.query import RouterError, get_router
 from wye.query.routerdc import (
     RouterDCEstimator,
-    SampleDraws,
     contrasts,
+    draw_queries,
     sample_llm_loss,
     sample_sample_loss,
 )
@@ -72,17 +72,24 @@ def test_the_contrast_of_queries_equals_the_formula() -> None:
 
 
 def test_draws_keep_to_their_clusters_and_reach_everybody() -> None:
-    clusters = np.array([0, 1, 1, 2, 0, 1, 2, 1, 0, 3])
-    draws = SampleDraws(clusters)
-    rows = torch.arange(10).repeat(200)
-    same, others = draws.draw(rows, torch.Generator().manual_seed(0))
-    own = torch.tensor(clusters)[rows]
-    assert (torch.tensor(clusters)[same] == own).all()
-    assert (torch.tensor(clusters)[others] != own[:, None]).all()
-    alone = own == 3
-    assert (same[~alone] != rows[~alone]).all()
-    assert set(same[rows == 1].tolist()) == {2, 5, 7}
-    assert set(others[rows == 0].flatten().tolist()) == {1, 2, 3, 5, 6, 7, 9}
+    clusters = torch.tensor([0, 1, 1, 2, 0, 1, 2, 1, 0, 3])
+    generator = torch.Generator().manual_seed(0)
+    reached: dict[int, set[int]] = {}
+    for _ in range(100):
+        able, chosen = draw_queries(clusters, generator)
+        assert able.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+        assert (clusters[chosen[:, 0]] == clusters[able]).all()
+        assert (chosen[:, 0] != able).all()
+        assert (clusters[chosen[:, 1:]] != clusters[able][:, None]).all()
+        for query, row in zip(able.tolist(), chosen.tolist(), strict=True):
+            reached.setdefault(query, set()).update(row)
+    assert reached[1] == {2, 5, 7} | {0, 3, 4, 6, 8, 9}
+
+
+def test_a_batch_of_one_cluster_or_of_none_twice_draws_nobody() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for clusters in ([1, 1, 1], [0, 1, 2]):
+        assert not len(draw_queries(torch.tensor(clusters), generator)[0])
 
 
 def test_cosines_stay_between_minus_one_and_one_and_rank_the_right_model_first() -> None:
@@ -90,7 +97,7 @@ def test_cosines_stay_between_minus_one_and_one_and_rank_the_right_model_first()
     inputs = made_inputs(vectors, n_models=2)
     right = vectors[:, 0] > 0
     quality = np.stack([right, ~right], axis=1).astype(float)
-    estimator = RouterDCEstimator(width=16, n_clusters=4).fit(inputs, quality)
+    estimator = RouterDCEstimator(epochs=60, n_clusters=4).fit(inputs, quality)
     scores = estimator.scores(inputs)
     assert np.abs(scores).max() <= 1.0 + 1e-6
     assert (scores.argmax(axis=1) == quality.argmax(axis=1)).mean() > 0.9

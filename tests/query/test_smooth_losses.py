@@ -40,7 +40,7 @@ def test_a_penalised_fit_is_ridge_regression() -> None:
     )
     assert penalty == 0.3
     ridge = np.linalg.solve(x.T @ x + 50 * 0.3 * np.eye(4), x.T @ y)
-    np.testing.assert_allclose(found["w"], ridge, atol=1e-4)
+    np.testing.assert_allclose(found["w"], ridge, atol=2e-3)
 
 
 def test_held_out_rows_choose_little_decay_for_signal_and_much_for_noise() -> None:

@@ -12,10 +12,10 @@ Models, arXiv 2409.19886.
 
 The negatives of a query are its 3 worst models, without those above 0.5 (and, ours, without those
 that are no worse than the positive). h_+ is a query of the same k-means cluster, h_- are H = 3 of
-other clusters. Ours, where the paper trains a small language model whole: W is a linear map of the
-frozen embedding to 64 dimensions, learned with rate 3e-3 until a held-out tenth stops improving;
-t is 0.2; a model without outcomes gets the mean vector of the others. A cosine becomes a quality by
-one logistic map for all models.
+other clusters, all drawn from the batch. Ours, where the paper trains a small language model whole:
+W is a linear map of the frozen embedding to 64 dimensions, learned with rate 3e-3 until a held-out
+tenth stops improving; t is 0.2; a model without outcomes gets the mean vector of the others. A
+cosine becomes a quality by one logistic map for all models.
 
 Shape letters: Q queries, M models, C clusters, B queries of a batch, D columns, F width of the
 space.
@@ -45,7 +45,6 @@ GOOD = 0.5
 MODEL_SPREAD = 0.78
 BATCH = 64
 LEARNING_RATE = 3e-3
-LEAST_STEPS = 60
 HELD_OUT_SHARE = 0.1
 
 
@@ -82,31 +81,28 @@ class RouterDCEstimator(QualityEstimator):
         """Learn both sides of the space, then the map from cosines to quality."""
         torch = require_torch("routerdc")
         positive, negative = contrasts(quality)
-        pairs = SampleDraws(self._clusters(inputs))
-        columns = torch.tensor(inputs.columns)
+        columns, clusters = torch.tensor(inputs.columns), torch.tensor(self._clusters(inputs))
         is_positive, is_negative = torch.tensor(positive), torch.tensor(negative)
 
         def loss(p: dict[str, Tensor], rows: Tensor, generator: Generator) -> Tensor:
-            # One product encodes the batch and everything that it is held against.
-            same, others = pairs.draw(rows, generator)
-            drawn = torch.cat([rows[:, None], same[:, None], others], dim=1)
-            h_BSF = torch.nn.functional.normalize(columns[drawn] @ p["encoder"], dim=-1)
-            k_MF = torch.nn.functional.normalize(p["models"], dim=-1)
-            scores_BM = h_BSF[:, 0] @ k_MF.T / self.temperature
+            h_BF = torch.nn.functional.normalize(columns[rows] @ p["encoder"], dim=1)
+            k_MF = torch.nn.functional.normalize(p["models"], dim=1)
+            scores_BM = h_BF @ k_MF.T / self.temperature
             value = sample_llm_loss(scores_BM, is_positive[rows], is_negative[rows])
-            if self.weight > 0 and pairs.possible:
-                close_BS = (h_BSF[:, 1:] @ h_BSF[:, 0, :, None])[..., 0] / self.temperature
-                value = value + self.weight * sample_sample_loss(close_BS)
+            drawn, chosen = draw_queries(clusters[rows], generator)
+            if self.weight > 0 and len(drawn):
+                close_BB = h_BF @ h_BF.T / self.temperature
+                close = close_BB[drawn[:, None], chosen]
+                value = value + self.weight * sample_sample_loss(close)
             return value
 
         n = len(inputs)
-        steps = max(1, -(-n // BATCH))
         trained = train_head(
             "routerdc",
             self._start(inputs, quality.shape[1]),
             loss,
             n,
-            epochs=max(self.epochs, -(-LEAST_STEPS // steps)),
+            epochs=self.epochs,
             batch=BATCH,
             learning_rate=LEARNING_RATE,
             held_out_share=HELD_OUT_SHARE if n >= 2 * BATCH else 0.0,
@@ -190,7 +186,8 @@ def sample_llm_loss(scores: Tensor, positive: Tensor, negative: Tensor) -> Tenso
         positive: `[B, M]`, and
         negative: `[B, M, M]`, from `contrasts`.
     """
-    torch = require_torch("routerdc")
+    import torch
+
     against = torch.where(negative, scores[:, None, :], -torch.inf)
     every = torch.cat([scores[:, :, None], against], dim=2)
     lost = torch.logsumexp(every, dim=2) - scores
@@ -199,45 +196,33 @@ def sample_llm_loss(scores: Tensor, positive: Tensor, negative: Tensor) -> Tenso
 
 def sample_sample_loss(close: Tensor) -> Tensor:
     """Mean of -log softmax of the first column of `[B, 1 + H]`: the query of the same cluster."""
-    torch = require_torch("routerdc")
+    import torch
+
     return (torch.logsumexp(close, dim=1) - close[:, 0]).mean()
 
 
-class SampleDraws:
-    """Draws queries of the same and of other clusters.
+def draw_queries(clusters: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """For queries of a batch, another of the same cluster and 3 of other clusters.
 
     Args:
-        clusters: `[Q]` cluster of each query.
+        clusters: `[B]` of the batch.
+        generator: of the draws.
+
+    Returns:
+        `[N]` the queries that have both in the batch, and `[N, 4]` what was drawn for each, that of
+        the same cluster first; the others may repeat.
     """
+    import torch
 
-    def __init__(self, clusters: NDArray[np.intp]) -> None:
-        torch = require_torch("routerdc")
-        order = np.argsort(clusters, kind="stable")
-        sizes = np.bincount(clusters)
-        starts = np.cumsum(sizes) - sizes
-        self.order = torch.tensor(order)
-        self.start = torch.tensor(starts[clusters])
-        self.size = torch.tensor(sizes[clusters])
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        self.place = torch.tensor(place)
-        self.possible = bool((sizes > 0).sum() > 1)
-
-    def draw(self, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """`[B]` a query of the same cluster (another, where there is one) and `[B, 3]` of others.
-
-        In the list of queries ordered by cluster, the same cluster is a stretch and the others are
-        what lies around it, so that no draw has to be rejected.
-        """
-        torch = require_torch("routerdc")
-        start, size, n = self.start[rows], self.size[rows], len(self.order)
-        chance = torch.rand(len(rows), 1 + OTHERS, generator=generator)
-        hop = 1 + (chance[:, 0] * (size - 1)).long().clamp(max=(size - 2).clamp(min=0))
-        same = start + (self.place[rows] - start + hop) % size
-        rest = (n - size)[:, None]
-        other = (chance[:, 1:] * rest).long().clamp(max=(rest - 1).clamp(min=0))
-        other = torch.where(other < start[:, None], other, other + size[:, None])
-        return self.order[same], self.order[other.clamp(max=n - 1)]
+    same = clusters[:, None] == clusters
+    other = ~same
+    same = same & ~torch.eye(len(clusters), dtype=torch.bool)
+    able = torch.nonzero(same.any(dim=1) & other.any(dim=1))[:, 0]
+    if not len(able):
+        return able, able[:, None]
+    alike = torch.multinomial(same[able].float(), 1, generator=generator)
+    apart = torch.multinomial(other[able].float(), OTHERS, replacement=True, generator=generator)
+    return able, torch.cat([alike, apart], dim=1)
 
 
 def _first(keys: FloatArray, count: int) -> NDArray[np.bool_]:

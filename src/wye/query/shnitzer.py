@@ -18,8 +18,9 @@ The scores belong to a task, so `score_task` and `route_task` take its queries t
 must not depend on which queries come in one call: there every query is a task of its own. Then S1
 is g itself, S2 only says whether g is above one half, and p is that of the single query.
 
-Ours: k = 20; ties of S2 are broken by S1, which counts a hundredth; the kernel's width is by Scott's
-rule (standard deviation of the points over their number to the power 1/5); where the log names no datasets, k-means clusters stand for them.
+Ours: k = 20; ties of S2 are broken by S1, which counts a hundredth; the kernel's width is by
+Scott's rule (standard deviation of the points over their number to the power 1/5); where the log
+names no datasets, k-means clusters stand for them.
 
 Shape letters: Q queries, M models, K neighbours, R references, C datasets.
 """

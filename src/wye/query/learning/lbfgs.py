@@ -20,13 +20,16 @@ LossOfRows = Callable[[NDArray[np.intp], Arrays], tuple[float, Arrays]]
 HELD_OUT = 5
 
 
-def minimise(start: Mapping[str, FloatArray], loss: Loss, *, rounds: int = 100) -> Arrays:
+def minimise(
+    start: Mapping[str, FloatArray], loss: Loss, *, rounds: int = 100, tolerance: float = 1e-6
+) -> Arrays:
     """The arrays at which `loss` is least, from `start`.
 
     Args:
         start: where each array begins; shapes stay.
         loss: of the arrays: the value and its gradient by the same names.
         rounds: iterations at most.
+        tolerance: relative fall of the loss in one iteration below which it ends.
 
     Example:
         >>> def square(a):
@@ -49,7 +52,8 @@ def minimise(start: Mapping[str, FloatArray], loss: Loss, *, rounds: int = 100) 
         return value, np.concatenate([gradient[n].ravel() for n in names])
 
     first = np.concatenate([np.asarray(start[n], np.float64).ravel() for n in names])
-    found = minimize(flat_loss, first, jac=True, method="L-BFGS-B", options={"maxiter": rounds})
+    options = {"maxiter": rounds, "ftol": tolerance}
+    found = minimize(flat_loss, first, jac=True, method="L-BFGS-B", options=options)
     return unpack(np.asarray(found.x, np.float64))
 
 
@@ -93,10 +97,12 @@ def minimise_penalised(
         order = np.random.default_rng(seed).permutation(n_rows)
         unseen, seen = np.sort(order[: n_rows // HELD_OUT]), np.sort(order[n_rows // HELD_OUT :])
         errors: dict[float, float] = {}
+        fits: dict[float, Arrays] = {}
         at: Mapping[str, FloatArray] = start
         # From strong to weak, each fit begins where the last one ended.
         for penalty in sorted(penalties, reverse=True):
-            at = fit(seen, at, penalty)
-            errors[penalty] = loss(unseen, dict(at))[0]
+            at = fits[penalty] = fit(seen, at, penalty)
+            errors[penalty] = loss(unseen, fits[penalty])[0]
         best = min(errors, key=lambda p: errors[p])
+        start = fits[best]
     return fit(every, start, best), best
