@@ -145,7 +145,7 @@ def test_a_stream_without_done_but_with_a_finish_is_whole(serve, world):
     assert served.decision(answer)["outcome"]["status"] == "ok"
 
 
-def test_the_choice_is_made_on_the_text_of_the_last_user_message(served):
+def test_the_choice_is_made_on_what_the_person_asks_last(served):
     answer = served.ask(
         messages=[
             {"role": "user", "content": "first"},

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 
 from wye.gateway.errors import ApiError, bad_request
+from wye.query.ask import human_ask
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Counts beyond this are no counts; they would not fit the store either.
@@ -31,7 +32,7 @@ class ChatRequest:
         model: what the client asked for.
         stream: whether the answer comes in pieces.
         wants_usage: whether the client asked for usage at the end of a stream.
-        text: what the choice is made on: the text of the last user message.
+        text: what the choice is made on: what the person asks (`wye.query.ask`).
         needs: capabilities a target must have, a subset of {"tools", "vision", "audio"}.
         characters: length of all text in the messages, for an estimate of tokens.
         max_output: most tokens the client lets the answer have, or None.
@@ -138,7 +139,7 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
         model=model,
         stream=bool(stream),
         wants_usage=bool((options or {}).get("include_usage")),
-        text=_last_user_text(messages),
+        text=human_ask(messages),
         needs=frozenset(tags),
         characters=characters,
         max_output=_max_output(body),
@@ -232,14 +233,6 @@ def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
         elif part["type"] in _PART_TAGS:
             tags.add(_PART_TAGS[part["type"]])
     return size, tags
-
-
-def _last_user_text(messages: Iterable[Any]) -> str:
-    users = [m for m in messages if m["role"] == "user"]
-    content = users[-1]["content"] if users else ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _max_output(body: Mapping[str, Any]) -> int | None:

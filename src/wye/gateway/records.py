@@ -35,7 +35,7 @@ class DecisionRecord:
         excluded: why each target that could not be chosen was left out.
         reasons: sentences, most important first.
         features: what was read of the text.
-        text: the last user message; None when prompts are not stored.
+        text: what the person asks; None when prompts are not stored.
         stream: whether the client asked for a stream.
         router_cost_usd, router_seconds: what deciding took.
     """

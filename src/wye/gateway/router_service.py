@@ -1,8 +1,8 @@
 """From a request to a decision: estimate, policy, record.
 
-Routes a chat request to one of the configured targets, before any answer exists, on the text of the
-last user message and the request's declared needs. When the chosen target fails, the same estimate
-is put before the same policy again without it.
+Routes a chat request to one of the configured targets, before any answer exists, on what the person
+asks (`wye.query.ask`) and the request's declared needs. When the chosen target fails, the same
+estimate is put before the same policy again without it.
 """
 
 from __future__ import annotations
