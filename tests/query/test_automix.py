@@ -122,7 +122,8 @@ def test_a_policy_can_be_held_to_a_range_of_cost() -> None:
 def test_lift_counts_what_verification_costs() -> None:
     data = outcomes()
     nobody, everybody = np.zeros(400, bool), np.ones(400, bool)
-    assert data.lift(nobody) == -np.inf
+    assert data.lift(nobody) == -1.0
+    assert ibc_lift(0.0, 0.0, 0.5) == -np.inf
     gain = data.large.mean() - data.small.mean()
     assert data.lift(everybody) == pytest.approx((gain / 20.2) / (gain / 19.0) - 1)
     assert data.lift(everybody) < 0

@@ -116,6 +116,7 @@ def test_the_rate_and_the_passes_are_those_of_the_theory() -> None:
     )
     rate = float(acceptance_rate(large(None, 1), small(None, 1))[0])
     assert rate == pytest.approx(0.7)
+    assert found.expected == pytest.approx(rate * found.drafted)
     assert found.acceptance_rate == pytest.approx(rate, abs=0.02)
     assert 6_000 / found.large_passes == pytest.approx(tokens_per_pass(rate, 3), rel=0.03)
     assert found.tokens.mean() == pytest.approx(0.2, abs=0.02)

@@ -176,7 +176,7 @@ class TwoModelOutcomes:
         return float(quality.mean()), float(cost.mean())
 
     def lift(self, escalate: BoolArray) -> float:
-        """IBC lift of that; -inf where nothing is gained over the small model."""
+        """IBC lift of that; -1 where nothing is gained over the small model, less for a loss."""
         quality, cost = self.run(escalate)
         return ibc_lift(
             quality - float(self.small.mean()), cost - float(self.bare_cost.mean()), self.base
@@ -189,7 +189,8 @@ def ibc(quality_gain: float, extra_cost: float) -> float:
 
 
 def ibc_lift(quality_gain: float, extra_cost: float, base: float) -> float:
-    """By how much a policy's IBC exceeds `base`, as a share of it; -inf where nothing is gained.
+    """By how much a policy's IBC exceeds `base`, as a share of it: -1 where nothing is gained, -inf
+    where nothing is paid either.
 
     Raises:
         RouterError: `base` is not above 0, so that the large model is not worth its cost at all.
@@ -203,7 +204,7 @@ def ibc_lift(quality_gain: float, extra_cost: float, base: float) -> float:
             f"the IBC of the large model is {base}, expected above 0: it is not better than the "
             "small one, or not dearer, so there is nothing to escalate for"
         )
-    if quality_gain <= 0 or extra_cost <= 0:
+    if extra_cost <= 0:
         return float("-inf")
     return quality_gain / extra_cost / base - 1.0
 
@@ -328,7 +329,7 @@ class AutoMix:
                 if not self._within_range(outcomes.run(escalate)[1]):
                     continue
                 lift = outcomes.lift(escalate)
-                if np.isfinite(lift) and (best is None or lift > best[0]):
+                if lift > -1.0 and (best is None or lift > best[0]):
                     best = lift, kind, table
         if best is None:
             raise RouterError(

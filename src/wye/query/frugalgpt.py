@@ -67,6 +67,8 @@ class FrugalGPT:
         chain_: stages and thresholds.
         models_: names of the models.
         scorers_: one for each model.
+        training_score_: `[Q, M]` scores of the training answers, out of fold; `fit_chain` with
+            another budget needs nothing else.
 
     Raises:
         RouterError: a parameter out of range.
@@ -148,6 +150,7 @@ class FrugalGPT:
                     [said[i] for i in part],
                     None if seen is None else seen[part],
                 )
+        self.training_score_ = score
         return self.fit_chain(models, score, quality, cost)
 
     def fit_chain(

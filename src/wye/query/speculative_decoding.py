@@ -107,12 +107,14 @@ class Decoded:
     Attributes:
         tokens: `[T]` written after the prompt.
         drafted, accepted: tokens of the small model that were judged, and those that were kept.
+        expected: how many of the judged ones both laws let expect to be kept.
         large_passes, small_passes: calls of either model.
     """
 
     tokens: IntArray
     drafted: int
     accepted: int
+    expected: float
     large_passes: int
     small_passes: int
 
@@ -163,6 +165,7 @@ def speculative_decode(
     tokens = np.asarray(prompt, np.int64)
     wanted = len(tokens) + n_tokens
     drafted = accepted = large_passes = small_passes = 0
+    expected = 0.0
     while len(tokens) < wanted and (end is None or len(tokens) == len(prompt) or tokens[-1] != end):
         room = min(gamma, wanted - len(tokens) - 1)
         text = tokens
@@ -182,6 +185,7 @@ def speculative_decode(
             q = laws_q[place]
             p = laws_p[place] if alpha is None else deferral_mix(laws_p[place], q, alpha)
             drafted += 1
+            expected += float(acceptance_rate(p, q))
             if generator.random() < acceptance(p, q)[token]:
                 kept += 1
                 continue
@@ -198,7 +202,7 @@ def speculative_decode(
                 p = deferral_mix(p, small(tokens, 1)[0], alpha)
                 small_passes += 1
             tokens = np.append(tokens, _draw(p, generator))
-    return Decoded(tokens[len(prompt) :], drafted, accepted, large_passes, small_passes)
+    return Decoded(tokens[len(prompt) :], drafted, accepted, expected, large_passes, small_passes)
 
 
 def _draw(law: FloatArray, generator: np.random.Generator) -> int:

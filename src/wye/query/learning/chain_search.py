@@ -125,6 +125,8 @@ def search_chain(
     if max_length < 1 or grid < 1 or not np.isfinite(budget):
         raise RouterError(f"max_length={max_length}, grid={grid}, budget={budget}; expected >= 1")
     cheapest = float(cost.mean(axis=0).min())
+    # The rounding of a mean must not forbid a model that costs just the budget.
+    budget *= 1 + 1e-9
     if cheapest > budget:
         raise RouterError(
             f"budget={budget} USD a query is less than the cheapest model costs ({cheapest:.6g})"
@@ -315,8 +317,7 @@ def _best_cut(
         cost,
     )
     price = base.cost.sum() - saved[cuts.counts]
-    # The rounding of a sum must not forbid what a mean allows.
-    allowed = price <= budget * len(score) * (1 + 1e-12)
+    allowed = price <= budget * len(score)
     value = np.where(allowed, gain[cuts.counts], -np.inf)
     top = np.flatnonzero(value == value.max())
     count = int(cuts.counts[top[price[top].argmin()]])
