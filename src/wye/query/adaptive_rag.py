@@ -76,7 +76,7 @@ class ComplexityEstimator(QualityEstimator):
 
     def label_probabilities(self, vectors: NDArray[np.float32]) -> FloatArray:
         """`[Q, M]` probability that each target is the simplest that answers right."""
-        return self.head_.probabilities(vectors)[:, 0]
+        return np.asarray(self.head_.probabilities(vectors)[:, 0], np.float64)
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
@@ -84,7 +84,7 @@ class ComplexityEstimator(QualityEstimator):
         return quality, np.broadcast_to(self.std_, quality.shape)
 
     def _quality(self, suffices: FloatArray) -> FloatArray:
-        return self.means_ + self.slope_ * (suffices - self.centre_)
+        return np.asarray(self.means_ + self.slope_ * (suffices - self.centre_), np.float64)
 
     def _suffices(self, inputs: QueryInputs) -> FloatArray:
         order = np.argsort(self.rank_)

@@ -81,7 +81,7 @@ def fit_softmax_heads(
         )
     if not penalty > 0:
         raise RouterError(f"penalty is {penalty}, expected a positive number")
-    known = np.isfinite(targets).all(axis=2)
+    known = np.asarray(np.isfinite(targets).all(axis=2), np.bool_)
     y = np.where(known[:, :, None], targets, 0.0)
     if (y < 0).any() or not np.allclose(y.sum(axis=2), known, atol=1e-6):
         raise RouterError("targets of a head must be probabilities that sum to 1, or all NaN")

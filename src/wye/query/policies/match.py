@@ -99,7 +99,7 @@ class CheapestMatch(Policy):
             raise PolicyError(
                 f"match: no model {self.strong!r}; this estimate has {list(estimate.models)}"
             )
-        none = ~matches.any(axis=1, keepdims=True)
+        none = np.asarray(~matches.any(axis=1, keepdims=True), np.bool_)
         score = np.where(none, best, np.where(matches, -estimate.cost, -np.inf))
         target = best_target(score, estimate.cost)
 
