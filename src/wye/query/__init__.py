@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wye.query.adaptive_rag import AdaptiveRAGRouter as AdaptiveRAGRouter
     from wye.query.auto import AutoRouter as AutoRouter
     from wye.query.avengers import AvengersRouter as AvengersRouter
     from wye.query.avengers_pro import AvengersProRouter as AvengersProRouter
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from wye.query.base import QueryRouter as QueryRouter
     from wye.query.base import RouterError as RouterError
     from wye.query.base import Routing as Routing
+    from wye.query.best_route import BestRouteRouter as BestRouteRouter
     from wye.query.cluster import ClusterRouter as ClusterRouter
     from wye.query.composition_of_experts import (
         CompositionOfExpertsRouter as CompositionOfExpertsRouter,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from wye.query.eagle import EagleRouter as EagleRouter
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
     from wye.query.graphrouter import GraphRouter as GraphRouter
+    from wye.query.hybridllm import HybridLLMRouter as HybridLLMRouter
     from wye.query.irt import IRTRouter as IRTRouter
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
@@ -35,15 +38,22 @@ if TYPE_CHECKING:
     from wye.query.policy import PolicyError as PolicyError
     from wye.query.registry import get_router as get_router
     from wye.query.registry import router_names as router_names
+    from wye.query.routellm_bert import RouteLLMBERTRouter as RouteLLMBERTRouter
+    from wye.query.routellm_causal import RouteLLMCausalRouter as RouteLLMCausalRouter
+    from wye.query.routellm_mf import RouteLLMMFRouter as RouteLLMMFRouter
+    from wye.query.routellm_sw import RouteLLMSWRouter as RouteLLMSWRouter
     from wye.query.routerdc import RouterDCRouter as RouterDCRouter
     from wye.query.shnitzer import ShnitzerRouter as ShnitzerRouter
+    from wye.query.tryage import TryageRouter as TryageRouter
     from wye.query.uniroute import UniRouteRouter as UniRouteRouter
     from wye.query.zooter import ZooterRouter as ZooterRouter
 
 _HOME = {
+    "AdaptiveRAGRouter": "adaptive_rag",
     "AutoRouter": "auto",
     "AvengersProRouter": "avengers_pro",
     "AvengersRouter": "avengers",
+    "BestRouteRouter": "best_route",
     "Candidate": "base",
     "Choice": "policy",
     "ClusterRouter": "cluster",
@@ -54,6 +64,7 @@ _HOME = {
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
     "GraphRouter": "graphrouter",
+    "HybridLLMRouter": "hybridllm",
     "IRTRouter": "irt",
     "KNNRouter": "knn",
     "LinearRouter": "linear",
@@ -62,10 +73,15 @@ _HOME = {
     "Policy": "policy",
     "PolicyError": "policy",
     "QueryRouter": "base",
+    "RouteLLMBERTRouter": "routellm_bert",
+    "RouteLLMCausalRouter": "routellm_causal",
+    "RouteLLMMFRouter": "routellm_mf",
+    "RouteLLMSWRouter": "routellm_sw",
     "RouterDCRouter": "routerdc",
     "RouterError": "base",
     "Routing": "base",
     "ShnitzerRouter": "shnitzer",
+    "TryageRouter": "tryage",
     "UniRouteRouter": "uniroute",
     "ZooterRouter": "zooter",
     "get_router": "registry",
@@ -73,9 +89,11 @@ _HOME = {
 }
 
 __all__ = [
+    "AdaptiveRAGRouter",
     "AutoRouter",
     "AvengersProRouter",
     "AvengersRouter",
+    "BestRouteRouter",
     "Candidate",
     "Choice",
     "ClusterRouter",
@@ -86,6 +104,7 @@ __all__ = [
     "Estimate",
     "FactorisationRouter",
     "GraphRouter",
+    "HybridLLMRouter",
     "IRTRouter",
     "KNNRouter",
     "LinearRouter",
@@ -94,10 +113,15 @@ __all__ = [
     "Policy",
     "PolicyError",
     "QueryRouter",
+    "RouteLLMBERTRouter",
+    "RouteLLMCausalRouter",
+    "RouteLLMMFRouter",
+    "RouteLLMSWRouter",
     "RouterDCRouter",
     "RouterError",
     "Routing",
     "ShnitzerRouter",
+    "TryageRouter",
     "UniRouteRouter",
     "ZooterRouter",
     "get_router",
