@@ -170,12 +170,14 @@ def test_c2mab_v_learns_the_best_pair_within_its_budget(worth: str) -> None:
     quality = {"a": 0.9, "b": 0.8, "c": 0.3, "d": 0.95}
     cost = {"a": 0.1, "b": 0.1, "c": 0.1, "d": 0.9}
     router = C2MABVRouter(
-        arms=tuple(quality), worth=worth, size=2, budget=0.3, max_cost=1.0, cost_bonus=0.05
+        arms=tuple(quality), worth=worth, size=2, budget=0.3, max_cost=1.0, cost_bonus=0.01
     )
     generator = np.random.default_rng(0)
     sets = []
     for _ in range(160):
+        _, expected_cost = router.optimistic()
         ticket = router.select("hello")
+        assert router.shares_ @ expected_cost <= 0.3 + 1e-9
         assert 0.0 < ticket.propensity <= 1.0
         answers = {
             t: Outcome(quality=float(generator.random() < quality[t]), cost=cost[t])
