@@ -59,7 +59,7 @@ def test_a_query_that_tells_no_models_apart_teaches_nothing_of_them() -> None:
     positive, negative = (torch.tensor(a) for a in contrasts(quality))
     scores = torch.randn(3, 3, requires_grad=True)
     loss = sample_llm_loss(scores, positive, negative)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
     assert torch.isfinite(scores.grad).all()
     assert float(scores.grad.abs().max()) < 1e-6

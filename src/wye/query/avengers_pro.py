@@ -99,9 +99,7 @@ class AvengersProEstimator(QualityEstimator):
         if logged is None:
             raise RouterError("performance_weight is below 1, so costs count; the inputs have none")
         known = np.isfinite(logged.cost)
-        missing = [
-            m for m, any_known in zip(logged.names, known.any(axis=0), strict=True) if not any_known
-        ]
+        missing = [m for m, column in zip(logged.names, known.T, strict=True) if not column.any()]
         if missing:
             raise RouterError(
                 f"performance_weight is {self.performance_weight}, so costs count, but the data "

@@ -80,7 +80,7 @@ class EagleEstimator(QualityEstimator):
         """Mean of the ratings over all rounds, `[M]`, 1000 on average."""
         if self.rounds_[0] == 0:
             return self.current_
-        return self.total_ / self.rounds_[0]
+        return np.asarray(self.total_ / self.rounds_[0], np.float64)
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""

@@ -77,7 +77,7 @@ class IRTEstimator(PlacingEstimator):
     def levels(self) -> FloatArray:
         """Expected quality of each model averaged over the training queries, `[M]`."""
         known = self.known_ > 0
-        return chances(self.items_[known], self.theta_).mean(axis=0)
+        return np.asarray(chances(self.items_[known], self.theta_).mean(axis=0), np.float64)
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Fit abilities and encoder together."""
@@ -137,7 +137,8 @@ class IRTEstimator(PlacingEstimator):
         items = self.items(inputs)[known]
         width = np.full(self.theta_.shape[1], float(self.theta_.var(axis=0).mean()) + 0.1)
         prior, covariance = newcomer_prior(self.theta_, width)
-        theta, posterior = ability(items, quality[known], prior, np.linalg.inv(covariance))
+        precision = np.asarray(np.linalg.inv(covariance), np.float64)
+        theta, posterior = ability(items, quality[known], prior, precision)
         reached = self.items_[self.known_ > 0]
         chance = chances(reached, theta[None, :])
         slope = (chance * (1.0 - chance) * reached[:, :-1]).mean(axis=0)
@@ -226,7 +227,7 @@ def ability(
             break
     chance = _sigmoid(a @ theta - b)
     curvature = (a.T * (chance * (1.0 - chance))) @ a + precision
-    return theta, np.linalg.inv(curvature)
+    return theta, np.asarray(np.linalg.inv(curvature), np.float64)
 
 
 def cross_entropy(

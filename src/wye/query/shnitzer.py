@@ -89,7 +89,8 @@ class ShnitzerEstimator(QualityEstimator):
         correct, distance, _ = self._correctness(inputs.neighbours)
         means = correct.mean(axis=0, keepdims=True)
         above = above_half(correct).mean(axis=0, keepdims=True)
-        return self._scored(means, above, distance.mean(keepdims=True))[0]
+        scores = self._scored(means, above, distance.mean(keepdims=True))
+        return np.asarray(scores[0], np.float64)
 
     def reliability(self, distance: FloatArray) -> FloatArray:
         """p of tasks `[T]` at a mean distance from the known queries, `[T, M]`."""

@@ -57,7 +57,7 @@ class UniRouteEstimator(PlacingEstimator):
     @property
     def levels(self) -> FloatArray:
         """Expected quality of each model averaged over the training queries, `[M]`."""
-        return 1.0 - self.share_ @ self.errors_
+        return np.asarray(1.0 - self.share_ @ self.errors_, np.float64)
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Group the queries, then count each model's errors in each group."""

@@ -52,8 +52,13 @@ def minimise(
         return value, np.concatenate([gradient[n].ravel() for n in names])
 
     first = np.concatenate([np.asarray(start[n], np.float64).ravel() for n in names])
-    options = {"maxiter": rounds, "ftol": tolerance}
-    found = minimize(flat_loss, first, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(
+        flat_loss,
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": rounds, "ftol": tolerance},
+    )
     return unpack(np.asarray(found.x, np.float64))
 
 
