@@ -5,8 +5,9 @@ answers are judged by their mean token probability (U1). K3 is cascade routing (
 A router on the text of the question learns from 500 answered questions; the judge learns from the
 same 500, with estimates by routers that had not seen the question. All are measured on 500 others
 at twelve budgets between the costs of the small and the large solver, every rejected answer paid.
-Baselines in the same run: the random mix of small and large, and the oracle. Runs on those
-questions, whatever outcomes are named.
+Baselines in the same run: the random mix of small and large, and the oracle. Beside them,
+agreement-based cascading (ABC, arXiv 2407.02348): three small solvers of different seeds, and the
+large one where too few of them agree. Runs on those questions, whatever outcomes are named.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from wye.checks.query.trials import averaged
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.budget_sweep import Floats
+    from wye.checks.query.solvers import Solver
+    from wye.checks.query.tasks import Item
     from wye.data import RoutingData
     from wye.query.base import Estimate
 
 SEEDS = 2
 BUDGETS = 12
+ENSEMBLE = (101, 202)
+TAUS = (0.6, 1.0)
 CASCADE_OVER_MIX = 0.01
 UNIFIED_SLACK = 0.005
 
@@ -89,7 +94,38 @@ def _trial(arm: str, seed: int) -> dict[str, float]:
     }
     for name, (estimates, depth, fixed) in arms.items():
         row[name] = _area(train, test, estimates, depth, fixed, budgets)
-    return row
+    others = [pool_solver("small", seed + shift) for shift in ENSEMBLE]
+    ensemble = [solvers["small"], *others]
+    return row | _agreement(ensemble, solvers["large"], pool_questions(seed)[1], cost[[0, -1]])
+
+
+def _agreement(
+    ensemble: list[Solver], large: Solver, items: list[Item], cost: Floats
+) -> dict[str, float]:
+    """Quality and cost of ABC at each threshold, over the random mix of small and large there."""
+    from wye.checks.query.solver_pool import asked
+    from wye.query.canonical import canonical_all
+    from wye.query.uncertainty.agreement_cascade import run_agreement_cascade
+    from wye.query.voting import answer_numbers
+
+    said = [asked(s, items) for s in [*ensemble, large]]
+    read = [canonical_all([r.text for r in a.greedy]) for a in said]
+    right = np.column_stack([a.right for a in said])
+    n = len(ensemble)
+    tiers = [answer_numbers(list(zip(*read[:n], strict=True))), np.zeros((len(items), 1), np.intp)]
+    figures: dict[str, float] = {}
+    for tau in TAUS:
+        out = run_agreement_cascade(tiers, [np.full(n, cost[0]), cost[1:]], [tau])
+        returned = np.where(out.tier == 0, out.member, n)
+        quality = float(right[np.arange(len(items)), returned].mean())
+        paid = float(out.cost.mean())
+        mix = float(np.interp(paid, cost, right[:, [0, n]].mean(axis=0)))
+        figures |= {
+            f"ABC at {tau:.2f}": quality,
+            f"ABC at {tau:.2f} - mix of equal cost": quality - mix,
+            f"ABC at {tau:.2f}, cost in large answers": paid / float(cost[1]),
+        }
+    return figures
 
 
 def _area(

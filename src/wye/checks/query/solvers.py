@@ -60,7 +60,7 @@ class Size:
 
     Attributes:
         n_layers, width, n_heads: of the transformer; feed-forwards are 4 D wide.
-        steps: optimiser steps of 32 pairs.
+        steps: optimiser steps of 16 pairs.
     """
 
     n_layers: int
@@ -69,9 +69,9 @@ class Size:
     steps: int
 
 
-SMALL = Size(n_layers=4, width=64, n_heads=4, steps=900)
-MEDIUM = Size(n_layers=5, width=128, n_heads=4, steps=500)
-LARGE = Size(n_layers=5, width=256, n_heads=8, steps=280)
+SMALL = Size(n_layers=4, width=64, n_heads=4, steps=1200)
+MEDIUM = Size(n_layers=5, width=128, n_heads=4, steps=1100)
+LARGE = Size(n_layers=5, width=256, n_heads=8, steps=700)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def fit_solver(
     *,
     steps: int | None = None,
     seed: int = 0,
-    batch: int = 32,
+    batch: int = 16,
     rate: float = 3e-3,
     length: int = 160,
     start: Solver | None = None,
