@@ -92,7 +92,7 @@ def test_the_ask_is_found_in_agent_traffic(wrapper: str) -> None:
 
 def test_a_wrapper_does_not_change_the_choice() -> None:
     data = load_embedded()
-    train, texts = data.part("train"), data.part("test").texts[:60]
+    train, texts = data.part("train"), data.part("test").texts[:24]
     router = get_router("linear").fit(train)
     bare = router.route(texts).targets
     assert len(set(bare)) > 1

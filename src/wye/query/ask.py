@@ -18,9 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_CHARS = 8_000
+# Of a longer message only both ends are searched: a request takes no seconds to read.
+SEARCHED_CHARS = 200_000
 # A label only ends a preamble that is too long to be part of the ask.
 PREAMBLE_CHARS = 300
-CONTINUATION_WORDS = 4
+CONTINUATION_WORDS, CONTINUATION_CHARS = 4, 60
 
 _ASK_TAGS = "user_query|user_request|user_message|user_input|query|question|task|request|ask|prompt"
 _CONTEXT_TAGS = (
@@ -102,6 +104,7 @@ def ask_of_text(text: str) -> str:
         >>> ask_of_text("<system-reminder>be brief</system-reminder>What is 2 + 2?")
         'What is 2 + 2?'
     """
+    text = _both_ends(text, SEARCHED_CHARS)
     if _OBSERVATION.match(text):
         return ""
     text = _without(text, _spans(text, _CONTEXT))
@@ -166,7 +169,7 @@ def _behind_label(text: str) -> str:
 
 
 def _is_continuation(ask: str) -> bool:
-    if len(ask.split()) > CONTINUATION_WORDS:
+    if len(ask) > CONTINUATION_CHARS or len(ask.split()) > CONTINUATION_WORDS:
         return False
     rest, before = ask, None
     while rest and rest != before:
