@@ -28,14 +28,40 @@ MOST_LOSS = 0.01
 
 
 def check(context: CheckContext) -> CheckResult:
-    """Cluster routing against single and random models; UniRoute's loss when a model joins.
+    """Avengers against single and random models, and UniRoute's loss when a model joins.
 
     Raises:
         CheckError: fewer than three models, so that leaving one out leaves nothing to route.
     """
-    figures = averaged([_trial(trial, context) for trial in trials(context)])
-    claims = []
-    for count in COUNTS:
+    return _measured(context, avengers=True, uniroute=True)
+
+
+def check_avengers(context: CheckContext) -> CheckResult:
+    """Avengers alone."""
+    return _measured(context, avengers=True)
+
+
+def check_uniroute(context: CheckContext) -> CheckResult:
+    """UniRoute alone.
+
+    Raises:
+        CheckError: fewer than three models.
+    """
+    return _measured(context, uniroute=True)
+
+
+def _measured(
+    context: CheckContext, *, avengers: bool = False, uniroute: bool = False
+) -> CheckResult:
+    rows = []
+    for trial in trials(context):
+        row = {"best single": trial.best_single, "random": trial.random, "oracle": trial.oracle}
+        row |= _clusters(trial) if avengers else {}
+        row |= _joining(trial, context) if uniroute else {}
+        rows.append(row)
+    figures = averaged(rows)
+    claims: list[Claim] = []
+    for count in COUNTS if avengers else ():
         quality = figures[f"avengers, {count} clusters"]
         claims += [
             Claim(f"avengers, {count} clusters - {baseline}", quality - level, ">=", margin)
@@ -44,8 +70,9 @@ def check(context: CheckContext) -> CheckResult:
                 ("random", figures["random"], OVER_RANDOM),
             )
         ]
-    loss = figures[f"uniroute, loss from {ANSWERS}"]
-    claims.append(Claim(f"uniroute, loss from {ANSWERS} answers", loss, "<=", MOST_LOSS))
+    if uniroute:
+        loss = figures[f"uniroute, loss from {ANSWERS}"]
+        claims.append(Claim(f"uniroute, loss from {ANSWERS} answers", loss, "<=", MOST_LOSS))
     what = (
         "Mean quality of routing by k-means clusters of embedded queries, and what UniRoute loses "
         f"of it when one of {JOINING} models joins from {ANSWERS} answers instead of being trained "
@@ -54,26 +81,30 @@ def check(context: CheckContext) -> CheckResult:
     return CheckResult(tuple(claims), figures, context.seeds, described(context, what))
 
 
-def _trial(trial: Trial, context: CheckContext) -> dict[str, float]:
+def _clusters(trial: Trial) -> dict[str, float]:
     from wye.query.avengers import AvengersRouter
     from wye.query.cluster import ClusterRouter
+
+    row = {}
+    for count in COUNTS:
+        for name, router in (
+            ("avengers", AvengersRouter(n_clusters=count, seed=trial.seed)),
+            ("cluster", ClusterRouter(n_clusters=count, seed=trial.seed)),
+        ):
+            estimate = router.fit(trial.train).estimate(trial.test.texts)
+            row[f"{name}, {count} clusters"] = trial.routed(estimate)
+    return row
+
+
+def _joining(trial: Trial, context: CheckContext) -> dict[str, float]:
     from wye.query.uniroute import UniRouteRouter
 
     if len(trial.train.model_names) < 3:
         raise CheckError(f"{trial.train.name} has fewer than 3 models; one joins two or more")
-    seed, texts = trial.seed, trial.test.texts
-    row = {"best single": trial.best_single, "random": trial.random, "oracle": trial.oracle}
-    for count in COUNTS:
-        for name, router in (
-            ("avengers", AvengersRouter(n_clusters=count, seed=seed)),
-            ("cluster", ClusterRouter(n_clusters=count, seed=seed)),
-        ):
-            fitted = router.fit(trial.train)
-            row[f"{name}, {count} clusters"] = trial.routed(fitted.estimate(texts))
-    trained = trial.routed(UniRouteRouter(seed=seed).fit(trial.train).estimate(texts))
+    router = UniRouteRouter(seed=trial.seed).fit(trial.train)
+    trained = trial.routed(router.estimate(trial.test.texts))
     after = routed_after_joining(
-        trial, lambda: UniRouteRouter(seed=seed), (ANSWERS,), JOINING, context
+        trial, lambda: UniRouteRouter(seed=trial.seed), (ANSWERS,), JOINING, context
     )
-    row["uniroute"] = trained
-    row[f"uniroute, loss from {ANSWERS}"] = trained - float(np.mean(after[ANSWERS]))
-    return row
+    loss = trained - float(np.mean(after[ANSWERS]))
+    return {"uniroute": trained, f"uniroute, loss from {ANSWERS}": loss}

@@ -37,42 +37,80 @@ def check(context: CheckContext) -> CheckResult:
     Raises:
         CheckError: fewer than three models, so that leaving one out leaves nothing to route.
     """
-    figures = averaged([_trial(trial, context) for trial in trials(context)])
+    return _measured(context, METHODS)
+
+
+def check_zooter(context: CheckContext) -> CheckResult:
+    """ZOOTER alone."""
+    return _measured(context, ("zooter",))
+
+
+def check_routerdc(context: CheckContext) -> CheckResult:
+    """RouterDC alone."""
+    return _measured(context, ("routerdc",))
+
+
+def check_eagle(context: CheckContext) -> CheckResult:
+    """Eagle alone."""
+    return _measured(context, ("eagle",))
+
+
+def check_shnitzer(context: CheckContext) -> CheckResult:
+    """Shnitzer's three scores."""
+    return _measured(context, ("S1", "S2", "S3"))
+
+
+def check_irt(context: CheckContext) -> CheckResult:
+    """IRT alone, and its loss when a model joins.
+
+    Raises:
+        CheckError: fewer than three models.
+    """
+    return _measured(context, ("irt",))
+
+
+def _measured(context: CheckContext, methods: tuple[str, ...]) -> CheckResult:
+    figures = averaged([_trial(trial, methods, context) for trial in trials(context)])
     claims = []
-    for method in METHODS:
+    for method in methods:
         quality = figures[method]
         claims += [
             Claim(f"{method} - random", quality - figures["random"], ">=", OVER_RANDOM),
             Claim(f"{method} - best single", quality - figures["best single"], ">=", -UNDER_BEST),
         ]
-    loss = figures[f"irt, loss from {ANSWERS}"]
-    claims.append(Claim(f"irt, loss from {ANSWERS} answers", loss, "<=", MOST_LOSS))
-    what = (
-        "Mean quality when each query goes to the model that a ranker puts first, and what IRT "
-        f"loses of it when one of {JOINING} models joins from {ANSWERS} answers."
-    )
+    if "irt" in methods:
+        loss = figures[f"irt, loss from {ANSWERS}"]
+        claims.append(Claim(f"irt, loss from {ANSWERS} answers", loss, "<=", MOST_LOSS))
+    what = f"Mean quality when each query goes to the model that {', '.join(methods)} put first."
     return CheckResult(tuple(claims), figures, context.seeds, described(context, what))
 
 
-def _trial(trial: Trial, context: CheckContext) -> dict[str, float]:
-    from wye.query.irt import IRTRouter
+def _trial(trial: Trial, methods: tuple[str, ...], context: CheckContext) -> dict[str, float]:
     from wye.query.knn import KNNRouter
     from wye.query.shnitzer import ShnitzerRouter
 
-    if len(trial.train.model_names) < 3:
-        raise CheckError(f"{trial.train.name} has fewer than 3 models; one joins two or more")
     row = {"best single": trial.best_single, "random": trial.random, "oracle": trial.oracle}
-    routers = {"knn": KNNRouter(seed=trial.seed), **_rankers(trial.seed)}
+    known = _rankers(trial.seed)
+    routers = {"knn": KNNRouter(seed=trial.seed), **{m: known[m] for m in methods}}
     for name, router in routers.items():
         context.progress(f"seed {trial.seed}, {name}")
         row[name] = trial.routed(router.fit(trial.train).estimate(trial.test.texts))
         if isinstance(router, ShnitzerRouter):
             row[f"{name}, for a task"] = _routed_by_task(trial, router)
+    if "irt" in methods:
+        row[f"irt, loss from {ANSWERS}"] = row["irt"] - _after_joining(trial, context)
+    return row
+
+
+def _after_joining(trial: Trial, context: CheckContext) -> float:
+    from wye.query.irt import IRTRouter
+
+    if len(trial.train.model_names) < 3:
+        raise CheckError(f"{trial.train.name} has fewer than 3 models; one joins two or more")
     after = routed_after_joining(
         trial, lambda: IRTRouter(seed=trial.seed), (ANSWERS,), JOINING, context
     )
-    row[f"irt, loss from {ANSWERS}"] = row["irt"] - float(np.mean(after[ANSWERS]))
-    return row
+    return float(np.mean(after[ANSWERS]))
 
 
 def _rankers(seed: int) -> dict[str, EmbeddedRouter]:
