@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wye.query.base import RouterError as RouterError
     from wye.query.base import Routing as Routing
     from wye.query.best_route import BestRouteRouter as BestRouteRouter
+    from wye.query.c2mab_v import C2MABVRouter as C2MABVRouter
     from wye.query.cluster import ClusterRouter as ClusterRouter
     from wye.query.composition_of_experts import (
         CompositionOfExpertsRouter as CompositionOfExpertsRouter,
@@ -26,13 +27,21 @@ if TYPE_CHECKING:
     from wye.query.constant import ConstantRouter as ConstantRouter
     from wye.query.eagle import EagleRouter as EagleRouter
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
+    from wye.query.feedback import Outcome as Outcome
+    from wye.query.feedback import Ticket as Ticket
     from wye.query.graphrouter import GraphRouter as GraphRouter
+    from wye.query.greenserv import GreenServRouter as GreenServRouter
+    from wye.query.hybrid_preferences import AnnotatorRouter as AnnotatorRouter
     from wye.query.hybridllm import HybridLLMRouter as HybridLLMRouter
     from wye.query.irt import IRTRouter as IRTRouter
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
+    from wye.query.metallm import MetaLLMRouter as MetaLLMRouter
+    from wye.query.mixllm import MixLLMRouter as MixLLMRouter
     from wye.query.mlp import MLPRouter as MLPRouter
+    from wye.query.online import OnlineRouter as OnlineRouter
     from wye.query.persistence import load_router as load
+    from wye.query.pickllm import PickLLMRouter as PickLLMRouter
     from wye.query.policy import Choice as Choice
     from wye.query.policy import Policy as Policy
     from wye.query.policy import PolicyError as PolicyError
@@ -50,10 +59,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdaptiveRAGRouter": "adaptive_rag",
+    "AnnotatorRouter": "hybrid_preferences",
     "AutoRouter": "auto",
     "AvengersProRouter": "avengers_pro",
     "AvengersRouter": "avengers",
     "BestRouteRouter": "best_route",
+    "C2MABVRouter": "c2mab_v",
     "Candidate": "base",
     "Choice": "policy",
     "ClusterRouter": "cluster",
@@ -64,12 +75,18 @@ _HOME = {
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
     "GraphRouter": "graphrouter",
+    "GreenServRouter": "greenserv",
     "HybridLLMRouter": "hybridllm",
     "IRTRouter": "irt",
     "KNNRouter": "knn",
     "LinearRouter": "linear",
     "MLPRouter": "mlp",
+    "MetaLLMRouter": "metallm",
+    "MixLLMRouter": "mixllm",
     "NotFittedError": "base",
+    "OnlineRouter": "online",
+    "Outcome": "feedback",
+    "PickLLMRouter": "pickllm",
     "Policy": "policy",
     "PolicyError": "policy",
     "QueryRouter": "base",
@@ -81,6 +98,7 @@ _HOME = {
     "RouterError": "base",
     "Routing": "base",
     "ShnitzerRouter": "shnitzer",
+    "Ticket": "feedback",
     "TryageRouter": "tryage",
     "UniRouteRouter": "uniroute",
     "ZooterRouter": "zooter",
@@ -90,10 +108,12 @@ _HOME = {
 
 __all__ = [
     "AdaptiveRAGRouter",
+    "AnnotatorRouter",
     "AutoRouter",
     "AvengersProRouter",
     "AvengersRouter",
     "BestRouteRouter",
+    "C2MABVRouter",
     "Candidate",
     "Choice",
     "ClusterRouter",
@@ -104,12 +124,18 @@ __all__ = [
     "Estimate",
     "FactorisationRouter",
     "GraphRouter",
+    "GreenServRouter",
     "HybridLLMRouter",
     "IRTRouter",
     "KNNRouter",
     "LinearRouter",
     "MLPRouter",
+    "MetaLLMRouter",
+    "MixLLMRouter",
     "NotFittedError",
+    "OnlineRouter",
+    "Outcome",
+    "PickLLMRouter",
     "Policy",
     "PolicyError",
     "QueryRouter",
@@ -121,6 +147,7 @@ __all__ = [
     "RouterError",
     "Routing",
     "ShnitzerRouter",
+    "Ticket",
     "TryageRouter",
     "UniRouteRouter",
     "ZooterRouter",

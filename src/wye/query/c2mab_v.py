@@ -117,6 +117,7 @@ class C2MABVRouter(OnlineRouter):
 
     def optimistic(self) -> tuple[FloatArray, FloatArray]:
         """Optimistic reward `[M]`, 0 to 1, and optimistic cost `[M]` in USD."""
+        self._check_started()
         assert isinstance(self.bandit_, EpsilonGreedy)
         tried, charged = self.bandit_.count, self.heads_["cost"].count
         steps = max(1, int(tried.sum()))

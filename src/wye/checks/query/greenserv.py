@@ -30,6 +30,11 @@ ORDERS = 5
 LAMBDAS = (0.0, 0.2, 0.5)
 MIDDLE = 0.2
 CONTEXT = ("task", "complexity")
+# Run at every lambda and not held to anything.
+VARIANTS: dict[str, dict[str, object]] = {
+    "LinUCB, alpha 0.1": {"alpha": 0.1},
+    "LinUCB without context": {"features": (), "constant": True},
+}
 # Run at lambda = 0.2 and not held to anything: other bandits and other features.
 OTHERS: dict[str, dict[str, object]] = {
     "Thompson": {"algorithm": "thompson"},
@@ -102,10 +107,7 @@ def _order(log: RoutingData, seed: int) -> dict[str, float]:
         router = _router(log, bounds, weight)
         run = router.replay(log, seed=seed, tasks=True, queries=queries)
         figures |= {name + k: v for k, v in _figures(log, router, run).items()}
-        for label, changed in (
-            ("LinUCB, alpha 0.1", {"alpha": 0.1}),
-            ("LinUCB without context", {"features": (), "constant": True}),
-        ):
+        for label, changed in VARIANTS.items():
             figures[name + label] = _last(log, bounds, weight, seed, queries, changed)
     for label, changed in OTHERS.items():
         name = f"lambda {MIDDLE:g}: {label}"

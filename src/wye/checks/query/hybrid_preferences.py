@@ -151,7 +151,7 @@ def _regressors(
     spread = metric - np.mean([y for _, y in seen])
     figures = {"RMSE, mean": float(np.sqrt((spread**2).mean()))}
     for form in ("linear", "quadratic"):
-        router = AnnotatorRouter(outcome=form).fit(features, seen)  # type: ignore[arg-type]
+        router = AnnotatorRouter(outcome=form).fit(features, seen)
         error = metric - np.array([router.predict(features, chosen) for chosen, _ in unseen])
         figures[f"RMSE, {form}"] = float(np.sqrt((error**2).mean()))
         figures[f"R2, {form}"] = float(1.0 - (error**2).sum() / (spread**2).sum())

@@ -122,7 +122,7 @@ class SetOutcome:
         """
         base = np.zeros(instances.shape[1]) if reference is None else np.asarray(reference)
         joined = base + instances.astype(np.float64) / size
-        return self.predict(joined) - self.predict(base[None])[0]
+        return np.asarray(self.predict(joined) - self.predict(base[None])[0], np.float64)
 
     def _terms(self, x: FloatArray) -> FloatArray:
         if self.kind == "linear":
