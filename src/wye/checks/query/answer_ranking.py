@@ -20,6 +20,7 @@ from wye.checks.query.trials import averaged
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
+    from wye.checks.query.frugal_cascades import Answered
 
 SEEDS = 2
 
@@ -43,12 +44,18 @@ def check(context: CheckContext) -> CheckResult:
 def _trial(arm: str, seed: int) -> dict[str, float]:
     from wye.checks.query.frugal_cascades import answered
     from wye.checks.query.solver_pool import SIZES, pool_questions, pool_solver
+
+    solvers = [pool_solver(name, seed) for name in SIZES]
+    learn, test = (answered(solvers, items) for items in pool_questions(seed))
+    return ranking_figures(learn, test, seed)
+
+
+def ranking_figures(learn: Answered, test: Answered, seed: int) -> dict[str, float]:
+    """Accuracy on `test` of every way to take one of the answers."""
     from wye.query.canonical import canonical
     from wye.query.llm_blender import PairRanker
     from wye.query.voting import answer_numbers, vote
 
-    solvers = [pool_solver(name, seed) for name in SIZES]
-    learn, test = (answered(solvers, items) for items in pool_questions(seed))
     rows = np.arange(len(test.questions))
     best = int(learn.right.mean(axis=0).argmax())
     plain = PairRanker(seed=seed).fit(learn.questions, learn.answers, learn.right)
@@ -60,7 +67,7 @@ def _trial(arm: str, seed: int) -> dict[str, float]:
         "PairRanker with log-probabilities": seeing.rank(
             test.questions, test.answers, test.observed
         )[:, 0],
-        "majority vote": len(solvers) - 1 - vote(numbers[:, ::-1]).winner,
+        "majority vote": test.right.shape[1] - 1 - vote(numbers[:, ::-1]).winner,
         "highest mean log-probability": test.observed[:, :, 0].argmax(axis=1),
     }
     figures = {name: float(test.right[rows, column].mean()) for name, column in taken.items()}

@@ -20,7 +20,7 @@ Both run on those questions, whatever outcomes are named.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wye.checks.base import CheckContext
-    from wye.checks.query.solver_pool import Asked
     from wye.checks.query.solvers import Reply, Solver
     from wye.checks.query.tasks import Item
     from wye.query.automix import TwoModelOutcomes
@@ -78,51 +77,65 @@ def _figures(
 
 def _frugal_trial(arm: str, seed: int) -> dict[str, float]:
     from wye.checks.query.solver_pool import pool_cost, pool_questions, pool_solver
-    from wye.query.frugalgpt import FrugalGPT
 
     solvers = [pool_solver(name, seed) for name in _PAIR]
-    price = pool_cost(solvers)
-    train, test = pool_questions(seed)
-    learn, measure = (answered(solvers, items) for items in (train, test))
-    cost = np.broadcast_to(price, (len(train), 2))
+    learn, test = (answered(solvers, items) for items in pool_questions(seed))
+    return frugal_figures(learn, test, pool_cost(solvers), seed)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers of M solvers to Q questions.
+
+    Attributes:
+        questions: Q.
+        answers: Q rows of M.
+        right: `[Q, M]` 1 for a right answer, else 0.
+        observed: `[Q, M, X]` what `observed_of` reads of each.
+    """
+
+    questions: list[str]
+    answers: list[list[str]]
+    right: Floats
+    observed: Floats
+
+
+def answered(solvers: list[Solver], items: list[Item]) -> Answered:
+    """Let solvers answer, greedily."""
+    from wye.checks.query.solver_pool import asked
+
+    said = [asked(s, items) for s in solvers]
+    return Answered(
+        questions=[i.question for i in items],
+        answers=[[a.greedy[q].text for a in said] for q in range(len(items))],
+        right=np.column_stack([a.right for a in said]),
+        observed=np.array([[observed_of(a.greedy[q]) for a in said] for q in range(len(items))]),
+    )
+
+
+def frugal_figures(learn: Answered, test: Answered, price: Floats, seed: int) -> dict[str, float]:
+    """FrugalGPT at twelve budgets between `price[0]` and `price[1]`, and the random mix."""
+    from wye.query.frugalgpt import FrugalGPT
+
+    cost, spent = (np.broadcast_to(price, part.right.shape) for part in (learn, test))
     budgets = np.linspace(price[0], price[1], BUDGETS)
     rows: dict[str, list[float]] = {"FrugalGPT": [], "cost share": [], "random mix at its cost": []}
-    small, large = measure.right.mean(axis=0)
+    small, large = test.right.mean(axis=0)
     system = FrugalGPT(budget=float(budgets[0]), max_length=2, seed=seed)
     system.fit(_PAIR, learn.questions, learn.answers, learn.right, cost, learn.observed)
-    known = system.training_score_
-    score = system.score(measure.questions, measure.answers, measure.observed)
-    spent = np.broadcast_to(price, (len(test), 2))
+    score = system.score(test.questions, test.answers, test.observed)
     for budget in budgets:
         at = FrugalGPT(budget=float(budget), max_length=2, seed=seed)
-        at.fit_chain(_PAIR, known, learn.right, cost)
-        outcome = at.run(score, measure.right, spent)
+        at.fit_chain(_PAIR, system.training_score_, learn.right, cost)
+        outcome = at.run(score, test.right, spent)
         paid = float(outcome.cost.mean())
         share = np.clip((paid - price[0]) / (price[1] - price[0]), 0.0, 1.0)
         rows["FrugalGPT"].append(float(outcome.quality.mean()))
         rows["cost share"].append(paid / float(price[1]))
         rows["random mix at its cost"].append(float(small + share * (large - small)))
     figures = {name: float(np.mean(values)) for name, values in rows.items()}
-    auroc = _auroc(score[:, 0], measure.right[:, 0])
+    auroc = _auroc(score[:, 0], test.right[:, 0])
     return figures | {"small": float(small), "large": float(large), "scorer AUROC": auroc}
-
-
-class Answered:
-    """Answers of the solvers to some questions, as arrays `[Q, M]`."""
-
-    def __init__(self, items: list[Item], said: list[Asked]) -> None:
-        self.questions = [i.question for i in items]
-        self.answers = [[a.greedy[q].text for a in said] for q in range(len(items))]
-        self.right = np.column_stack([a.right for a in said])
-        self.observed = np.array(
-            [[observed_of(a.greedy[q]) for a in said] for q in range(len(items))]
-        )
-
-
-def answered(solvers: list[Solver], items: list[Item]) -> Answered:
-    from wye.checks.query.solver_pool import asked
-
-    return Answered(items, [asked(s, items) for s in solvers])
 
 
 def observed_of(reply: Reply) -> tuple[float, float, float]:
