@@ -42,6 +42,7 @@ BUILT_IN = {
     "uniroute": "wye.query.uniroute:UniRouteRouter",
     "words": "wye.query.words:WordsRouter",
     "zooter": "wye.query.zooter:ZooterRouter",
+    "tryage": "wye.query.tryage:TryageRouter",
 }
 
 

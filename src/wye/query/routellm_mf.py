@@ -58,7 +58,7 @@ class MatrixFactorisation(QualityEstimator):
         *,
         epochs: int = 100,
         max_pairs: int = 100_000,
-        max_steps: int = 12_000,
+        max_steps: int = 4_000,
         seed: int = 0,
     ) -> None:
         self.epochs = epochs
@@ -205,7 +205,7 @@ class RouteLLMMFRouter(EmbeddedRouter):
         *,
         epochs: int = 100,
         max_pairs: int = 100_000,
-        max_steps: int = 12_000,
+        max_steps: int = 4_000,
         embedder: Any = "static",
         calibration: str = "platt",
         max_references: int = 8192,

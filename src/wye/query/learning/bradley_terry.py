@@ -58,6 +58,7 @@ def fit_bradley_terry(
     battles = wins + np.swapaxes(wins, -1, -2)
     won = wins.sum(axis=-1)
     theta = np.zeros(won.shape) if start is None else np.broadcast_to(start, won.shape).copy()
+    theta -= theta.mean(axis=-1, keepdims=True)
     diagonal = np.arange(n)
     for _ in range(MOST_ITERATIONS):
         expected = battles / (1.0 + np.exp(theta[..., None, :] - theta[..., :, None]))
@@ -69,6 +70,8 @@ def fit_bradley_terry(
         hessian = -curvature
         hessian[..., diagonal, diagonal] += curvature.sum(axis=-1) + ridge
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        # Only the ridge holds the common level, which is zero: rounding would move it for ever.
+        step -= step.mean(axis=-1, keepdims=True)
         longest = np.abs(step).max(axis=-1, keepdims=True)
         # A full Newton step may leap where the likelihood is flat; one unit of theta never does.
         theta += step / np.maximum(longest, 1.0)
