@@ -25,8 +25,8 @@ def group_table(
 
     Example:
         >>> owner = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> group_table(owner, np.array([[1.0], [1.0], [0.0]]), np.array([0.5]), 2.0)[0].tolist()
-        [[0.75], [0.3333333333333333]]
+        >>> group_table(owner, np.array([[1.0], [1.0], [0.0]]), np.array([0.5]), 1.0)[0].round(2).tolist()
+        [[0.83], [0.25]]
     """
     known = np.isfinite(quality)
     excess = owner.T @ np.where(known, quality - means, 0.0)
