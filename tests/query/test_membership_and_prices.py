@@ -22,7 +22,7 @@ def fitted(name: str, n: int = 80) -> EmbeddedRouter:
     return router
 
 
-@pytest.mark.parametrize("name", ["constant", "knn", "linear", "auto"])
+@pytest.mark.parametrize("name", ["constant", "knn", "linear", "factorisation", "auto"])
 def test_a_model_that_leaves_takes_its_column_and_nothing_else(name: str, tmp_path: object) -> None:
     router = fitted(name)
     texts = made_outcomes(12, seed=3).texts
@@ -172,3 +172,19 @@ def test_suggested_queries_leave_less_doubt_than_drawn_ones() -> None:
 def test_a_choice_that_cannot_be_made_is_refused(n: int, criterion: str, message: str) -> None:
     with pytest.raises(RouterError, match=message):
         choose_queries(np.ones((8, 2)), np.eye(2), 1.0, n, criterion=criterion)
+
+
+def test_a_newcomer_that_leaves_leaves_nothing_behind() -> None:
+    data = made_outcomes(100)
+    router, clean = FactorisationRouter().fit(data), FactorisationRouter().fit(data)
+    few = made_outcomes(20, seed=1)
+    for one in (router, clean):
+        one.remove_model("weak")
+    router.add_model("first", few.texts, [1.0] * 20).add_model("second", few.texts, [0.0] * 20)
+    router.remove_model("first").remove_model("second")
+    router.add_model("third", few.texts, [0.5] * 20, cost_usd=0.5)
+    clean.add_model("third", few.texts, [0.5] * 20, cost_usd=0.5)
+    one, other = router.estimate(few.texts), clean.estimate(few.texts)
+    assert one.models == other.models == ("generalist", "calculator", "coder", "third")
+    for field in FIELDS:
+        np.testing.assert_allclose(getattr(one, field), getattr(other, field), atol=1e-12)

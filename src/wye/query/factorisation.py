@@ -71,6 +71,7 @@ class FactorisationEstimator(JoiningEstimator):
         self.reach_ = np.linalg.inv(encoded.T @ encoded + np.eye(encoded.shape[1]))
         self.counts_ = known.sum(axis=0).astype(np.float64)
         self.n_queries_ = np.array([float(len(inputs))])
+        self.n_learned_ = np.array([quality.shape[1]])
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
@@ -176,6 +177,7 @@ _STATE = (
     "counts_",
     "reach_",
     "n_queries_",
+    "n_learned_",
 )
 
 
@@ -204,16 +206,18 @@ class FactorisationRouter(ChoosingRouter):
         self.rank = rank
 
     def remove_model(self, name: str) -> Self:
-        """Let a model leave, and with it what it told of models that join later.
+        """Let a model leave at once; of one that had joined, nothing stays behind.
 
         Raises:
             NotFittedError: before `fit`.
             RouterError: no such model, or it is the last one.
         """
-        column = self._column(name)
+        column = int(self.kept_[self._column(name)])
         super().remove_model(name)
+        if column < self._joiner().n_learned_[0]:
+            return self
         self._joiner().drop(column)
-        self.kept_ = np.arange(len(self.models_))
+        self.kept_ = self.kept_ - (self.kept_ > column)
         self.mean_std_ = np.delete(self.mean_std_, column)
         self._set_means(np.delete(self.combination_.means, column))
         self.cost_model_ = self.cost_model_.without(column)

@@ -145,13 +145,28 @@ def check_model_order(factory: RouterFactory) -> None:
 
 
 def check_restrict(factory: RouterFactory) -> None:
-    """An estimate can be cut down to some models, and refuses unknown ones."""
+    """An estimate can be cut down to some models, and refuses unknown ones.
+
+    A router that reads an embedding lets a model leave and takes other prices; neither changes what
+    it says of the quality of the others.
+    """
+    from wye.query.learning.embedded import EmbeddedRouter
+
     data = made_outcomes()
-    estimate = factory().fit(data).estimate(data.texts[:3])
+    router = factory().fit(data)
+    estimate = router.estimate(data.texts[:3])
     cut = estimate.restrict(data.model_names[2:0:-1])
     assert np.array_equal(cut.quality, estimate.quality[:, 2:0:-1]), "restrict mixes up columns"
     with _expected(RouterError, "restrict to an unknown model"):
         estimate.restrict(["no such model"])
+    if isinstance(router, EmbeddedRouter):
+        first, *others = data.model_names
+        router.remove_model(first).set_prices({others[0]: (9e3, 9e3)})
+        left, before = router.estimate(data.texts[:3]), estimate.restrict(others)
+        assert left.models == before.models, f"{first} left, and there are {left.models}"
+        gap = np.abs(left.quality - before.quality).max()
+        assert gap < 0.05, f"estimates move by {gap:.3f} when {first} leaves and a price changes"
+        assert (left.cost[:, 0] > before.cost[:, 0]).all(), "a higher price does not cost more"
 
 
 def check_missing_outcomes(factory: RouterFactory) -> None:
