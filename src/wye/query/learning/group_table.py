@@ -25,7 +25,8 @@ def group_table(
 
     Example:
         >>> owner = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> group_table(owner, np.array([[1.0], [1.0], [0.0]]), np.array([0.5]), 1.0)[0].round(2).tolist()
+        >>> quality = np.array([[1.0], [1.0], [0.0]])
+        >>> group_table(owner, quality, np.array([0.5]), 1.0)[0].round(2).tolist()
         [[0.83], [0.25]]
     """
     known = np.isfinite(quality)
