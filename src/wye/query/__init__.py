@@ -7,8 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wye.query.acar import Acar as Acar
     from wye.query.adaptive_rag import AdaptiveRAGRouter as AdaptiveRAGRouter
+    from wye.query.audit_decisions import record_decisions as record_decisions
+    from wye.query.audit_decisions import replay_decisions as replay_decisions
+    from wye.query.audit_file import AuditFile as AuditFile
     from wye.query.auto import AutoRouter as AutoRouter
+    from wye.query.automix import AutoMix as AutoMix
     from wye.query.avengers import AvengersRouter as AvengersRouter
     from wye.query.avengers_pro import AvengersProRouter as AvengersProRouter
     from wye.query.base import Candidate as Candidate
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from wye.query.best_route import BestRouteRouter as BestRouteRouter
     from wye.query.c2mab_v import C2MABVRouter as C2MABVRouter
     from wye.query.cluster import ClusterRouter as ClusterRouter
+    from wye.query.completion_cache import CachedChatModel as CachedChatModel
     from wye.query.composition_of_experts import (
         CompositionOfExpertsRouter as CompositionOfExpertsRouter,
     )
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
     from wye.query.feedback import Outcome as Outcome
     from wye.query.feedback import Ticket as Ticket
+    from wye.query.frugalgpt import FrugalGPT as FrugalGPT
     from wye.query.graphrouter import GraphRouter as GraphRouter
     from wye.query.greenserv import GreenServRouter as GreenServRouter
     from wye.query.hybrid_preferences import AnnotatorRouter as AnnotatorRouter
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
     from wye.query.irt import IRTRouter as IRTRouter
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
+    from wye.query.llm_blender import LLMBlender as LLMBlender
+    from wye.query.llm_blender import PairRanker as PairRanker
     from wye.query.metallm import MetaLLMRouter as MetaLLMRouter
     from wye.query.mixllm import MixLLMRouter as MixLLMRouter
     from wye.query.mlp import MLPRouter as MLPRouter
@@ -53,18 +62,23 @@ if TYPE_CHECKING:
     from wye.query.routellm_sw import RouteLLMSWRouter as RouteLLMSWRouter
     from wye.query.routerdc import RouterDCRouter as RouterDCRouter
     from wye.query.shnitzer import ShnitzerRouter as ShnitzerRouter
+    from wye.query.speculative_decoding import speculative_decode as speculative_decode
     from wye.query.tryage import TryageRouter as TryageRouter
     from wye.query.uniroute import UniRouteRouter as UniRouteRouter
     from wye.query.zooter import ZooterRouter as ZooterRouter
 
 _HOME = {
+    "Acar": "acar",
     "AdaptiveRAGRouter": "adaptive_rag",
     "AnnotatorRouter": "hybrid_preferences",
+    "AuditFile": "audit_file",
+    "AutoMix": "automix",
     "AutoRouter": "auto",
     "AvengersProRouter": "avengers_pro",
     "AvengersRouter": "avengers",
     "BestRouteRouter": "best_route",
     "C2MABVRouter": "c2mab_v",
+    "CachedChatModel": "completion_cache",
     "Candidate": "base",
     "Choice": "policy",
     "ClusterRouter": "cluster",
@@ -74,11 +88,13 @@ _HOME = {
     "EagleRouter": "eagle",
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
+    "FrugalGPT": "frugalgpt",
     "GraphRouter": "graphrouter",
     "GreenServRouter": "greenserv",
     "HybridLLMRouter": "hybridllm",
     "IRTRouter": "irt",
     "KNNRouter": "knn",
+    "LLMBlender": "llm_blender",
     "LinearRouter": "linear",
     "MLPRouter": "mlp",
     "MetaLLMRouter": "metallm",
@@ -86,6 +102,7 @@ _HOME = {
     "NotFittedError": "base",
     "OnlineRouter": "online",
     "Outcome": "feedback",
+    "PairRanker": "llm_blender",
     "PickLLMRouter": "pickllm",
     "Policy": "policy",
     "PolicyError": "policy",
@@ -103,17 +120,24 @@ _HOME = {
     "UniRouteRouter": "uniroute",
     "ZooterRouter": "zooter",
     "get_router": "registry",
+    "record_decisions": "audit_decisions",
+    "replay_decisions": "audit_decisions",
     "router_names": "registry",
+    "speculative_decode": "speculative_decoding",
 }
 
 __all__ = [
+    "Acar",
     "AdaptiveRAGRouter",
     "AnnotatorRouter",
+    "AuditFile",
+    "AutoMix",
     "AutoRouter",
     "AvengersProRouter",
     "AvengersRouter",
     "BestRouteRouter",
     "C2MABVRouter",
+    "CachedChatModel",
     "Candidate",
     "Choice",
     "ClusterRouter",
@@ -123,11 +147,13 @@ __all__ = [
     "EagleRouter",
     "Estimate",
     "FactorisationRouter",
+    "FrugalGPT",
     "GraphRouter",
     "GreenServRouter",
     "HybridLLMRouter",
     "IRTRouter",
     "KNNRouter",
+    "LLMBlender",
     "LinearRouter",
     "MLPRouter",
     "MetaLLMRouter",
@@ -135,6 +161,7 @@ __all__ = [
     "NotFittedError",
     "OnlineRouter",
     "Outcome",
+    "PairRanker",
     "PickLLMRouter",
     "Policy",
     "PolicyError",
@@ -153,7 +180,10 @@ __all__ = [
     "ZooterRouter",
     "get_router",
     "load",
+    "record_decisions",
+    "replay_decisions",
     "router_names",
+    "speculative_decode",
 ]
 
 
