@@ -21,7 +21,7 @@ PROMPTS = ["sum 3 + 4=", "a", "backward word=", "sum 31 - 8 + 62="]
 @pytest.fixture(scope="module")
 def solver() -> solvers.Solver:
     pairs = [(f"copy {a}{b}=", f"{a}{b}") for a in "abcdef" for b in "uvwxyz"]
-    return fit_solver(pairs, TINY, steps=150, seed=0, batch=16, length=48)
+    return fit_solver(pairs, TINY, steps=110, seed=0, batch=16, length=48)
 
 
 @pytest.mark.parametrize("family", [f"{t}-{v}" for t in TASKS for v in LEVELS])

@@ -50,6 +50,7 @@ from wye.moe.learning.training import share_of_rate
 from wye.moe.models.language_model import LanguageModel
 
 Floats = NDArray[np.float64]
+_BATCH = 16
 _PRACTICE = 24_000
 _AT_ONCE = 512
 
@@ -232,7 +233,7 @@ def fit_solver(
     *,
     steps: int | None = None,
     seed: int = 0,
-    batch: int = 16,
+    batch: int = _BATCH,
     rate: float = 3e-3,
     length: int = 160,
     start: Solver | None = None,
@@ -279,9 +280,8 @@ def fit_solver(
 
 @lru_cache(maxsize=24)
 def _trained(recipe: Recipe) -> Solver:
-    items = draw(
-        dict(recipe.families), _PRACTICE, seed=recipe.seed, part="practice", distinct=False
-    )
+    n = min(_PRACTICE, recipe.steps * _BATCH)
+    items = draw(dict(recipe.families), n, seed=recipe.seed, part="practice", distinct=False)
     pairs = [(i.prompt, i.answer) for i in items]
     return fit_solver(pairs, recipe.size, steps=recipe.steps, seed=recipe.seed)
 
