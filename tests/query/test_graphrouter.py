@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wye.query import GraphRouter, RouterError
-from wye.query.graphrouter import described
 from wye.query.learning.bipartite import edge_logits, model_nodes, query_nodes, start
+from wye.query.learning.model_descriptions import described
 from wye.query.learning.scenario import TaskScale, best_arms, reward, winners
 from wye.testing import made_outcomes
 

@@ -44,6 +44,7 @@ from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std,
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.joining import PlacingEstimator, PlacingRouter
 from wye.query.learning.label_heads import VotingHead
+from wye.query.learning.model_descriptions import described, described_models
 from wye.query.learning.scenario import TaskScale, check_scenario, reward, winners
 from wye.query.learning.score_link import ScoreLink
 
@@ -368,19 +369,7 @@ class GraphRouter(PlacingRouter):
         )
 
     def _training_inputs(self, data: RoutingData) -> QueryInputs:
-        sentences = self.descriptions or {}
-        texts = [
-            sentences.get(str(row.model))
-            or described(
-                str(row.model),
-                provider=row.provider,
-                params_b=row.params_b,
-                price_in=row.price_in_per_mtok,
-                price_out=row.price_out_per_mtok,
-                context=row.context,
-            )
-            for row in data.models.itertuples()
-        ]
+        texts = described_models(data, self.descriptions)
         self._described = self.embedder_.embed(texts).astype(np.float64)
         return super()._training_inputs(data)
 
@@ -410,39 +399,6 @@ class GraphRouter(PlacingRouter):
                 seed=self.seed,
             )
         }
-
-
-def described(
-    name: str,
-    *,
-    provider: object = None,
-    params_b: object = None,
-    price_in: object = None,
-    price_out: object = None,
-    context: object = None,
-) -> str:
-    """A sentence on a model from what is known of it; None and NaN are left out.
-
-    Example:
-        >>> described("qwen2.5-7b-instruct", provider="qwen", params_b=7.0)
-        'The language model qwen2.5 7b instruct, by qwen, 7 billion parameters.'
-    """
-    parts = [f"The language model {name.replace('-', ' ').replace('/', ' ')}"]
-    if _is_known(provider):
-        parts.append(f"by {provider}")
-    for value, unit in (
-        (params_b, "billion parameters"),
-        (price_in, "dollars per million tokens read"),
-        (price_out, "dollars per million tokens written"),
-        (context, "tokens of context"),
-    ):
-        if _is_known(value):
-            parts.append(f"{float(str(value)):g} {unit}")
-    return ", ".join(parts) + "."
-
-
-def _is_known(value: object) -> bool:
-    return value is not None and str(value) not in ("nan", "<NA>", "None", "")
 
 
 def _cross_entropy(logits: FloatArray, labels: FloatArray) -> float:

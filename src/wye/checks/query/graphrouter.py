@@ -156,7 +156,7 @@ def _newcomers(trial: Trial, embedder: Embedder, context: CheckContext) -> dict[
 
 def _sentence(trial: Trial, column: int) -> str:
     """What a router would have been told of the model, had it been there in training."""
-    from wye.query.graphrouter import described
+    from wye.query.learning.model_descriptions import described
 
     row = trial.train.models.iloc[column]
     return described(
