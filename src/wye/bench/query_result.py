@@ -107,11 +107,14 @@ class QueryBench:
         if not winners:
             top = max(able, key=lambda r: r.differences[AGAINST[0]].figure.value)
             gap = top.differences[AGAINST[0]]
+            cheaper = ""
+            if self.report.oracle.cost.known:
+                mix = "the cheapest mix of single models"
+                cheaper = f", and below its cost none beats {mix} beyond chance"
             return (
                 f"do not route: {best.name} alone is as good as any of these {len(able)} routers "
                 f"(its quality is {best.quality.value:.3f}; the best of them, {top.router}, "
-                f"differs by {points(gap.figure)}, p = {gap.p_holm:.2g} after Holm), and below its "
-                "cost none beats the cheapest mix of single models beyond chance."
+                f"differs by {points(gap.figure)}, p = {gap.p_holm:.2g} after Holm){cheaper}."
             )
         first = winners[0]
         said = []
