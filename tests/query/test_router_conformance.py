@@ -13,7 +13,11 @@ from wye.query.registry import BUILT_IN
 from wye.testing import QUERY_ROUTER_CHECKS, check_query_router
 
 # Learn with PyTorch; the contract holds after any number of passes.
-TRAINED = {"graphrouter": {"steps": 12, "hidden": 8}, "routellm-mf": {"epochs": 3}}
+TRAINED = {
+    "graphrouter": {"steps": 12, "hidden": 8},
+    "routellm-mf": {"epochs": 3},
+    "routerdc": {"epochs": 12, "width": 16},
+}
 
 
 @pytest.mark.parametrize("check", QUERY_ROUTER_CHECKS, ids=lambda c: c.__name__)

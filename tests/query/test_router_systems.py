@@ -14,7 +14,11 @@ from wye.testing import made_outcomes
 from wye.testing.query_data import chance_of_success
 
 # Learn with PyTorch, in fewer passes than by default.
-TRAINED = {"graphrouter": {"steps": 30, "hidden": 16}, "routellm-mf": {"epochs": 5}}
+TRAINED = {
+    "graphrouter": {"steps": 30, "hidden": 16},
+    "routellm-mf": {"epochs": 5},
+    "routerdc": {"epochs": 10},
+}
 LEARNED = [
     pytest.param(name, marks=pytest.mark.torch) if name in TRAINED else name
     for name in sorted(set(BUILT_IN) - {"constant"})
