@@ -197,7 +197,8 @@ def relaxed_set(
 
     Example:
         >>> one = np.ones(3)
-        >>> relaxed_set(np.array([3.0, 2.0, 1.0]), one, one > 0, size=2, budget=1.5).tolist()
+        >>> shares = relaxed_set(np.array([3.0, 2.0, 1.0]), one, one > 0, size=2, budget=1.5)
+        >>> shares.round(6).tolist()
         [1.0, 0.5, 0.0]
     """
     from scipy.optimize import linprog

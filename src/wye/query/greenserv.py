@@ -197,10 +197,12 @@ class GreenServRouter(OnlineRouter):
             mask = fast if fast.any() else mask
         return super()._pick(context, mask)
 
-    def _scale_state(self) -> dict[str, Any]:
+    def scale_state(self) -> dict[str, Any]:
+        """Bounds of the resource, JSON."""
         return {"bounds": {t: list(b) for t, b in self.scale_.bounds.items()}}
 
-    def _set_scale_state(self, state: Mapping[str, Any]) -> None:
+    def set_scale_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `scale_state` returned."""
         bounds = {t: (float(b[0]), float(b[1])) for t, b in state["bounds"].items()}
         self.scale_ = ResourceScale(bounds, self.log_scale)
 

@@ -118,13 +118,15 @@ class MetaLLMRouter(OnlineRouter):
                 self.ledger_.update(spent)
         return learned
 
-    def _scale_state(self) -> dict[str, Any]:
+    def scale_state(self) -> dict[str, Any]:
+        """The ledger, JSON."""
         if self.ledger_ is None:
             return {}
         ledger = self.ledger_
         return {"price": ledger.price, "steps": ledger.steps, "spent": ledger.spent}
 
-    def _set_scale_state(self, state: Mapping[str, Any]) -> None:
+    def set_scale_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `scale_state` returned."""
         if self.ledger_ is not None:
             self.ledger_.price = float(state["price"])
             self.ledger_.steps, self.ledger_.spent = int(state["steps"]), float(state["spent"])

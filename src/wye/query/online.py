@@ -139,8 +139,8 @@ class OnlineRouter(QueryRouter):
         Raises:
             RouterError: no models, a name that stands twice, or a wrong parameter.
         """
-        self._begin(models, get_embedder(self.embedder))
-        self._begin_arms()
+        self.begin(models, get_embedder(self.embedder))
+        self.begin_arms()
         return self
 
     def select(
@@ -309,13 +309,13 @@ class OnlineRouter(QueryRouter):
         if not known.all():
             return self.fit(data.where(known))
         embedder = get_embedder(self.embedder).fit(data.texts)
-        self._begin(data.model_names, embedder)
+        self.begin(data.model_names, embedder)
         queries = self.read(data.texts)
         vectors, read = queries.vectors, queries.read
         named: list[Task] = [str(d) for d in data.datasets]
         self.reader_.fit(vectors, read, named)
         self._learn_scale(data, observed)
-        self._begin_arms()
+        self.begin_arms()
         # What is asked for later comes without a task, so it is learned as it will be read.
         contexts = self.reader_.contexts(vectors, read, [None] * len(data))
         self.familiarity_.add(vectors[self._sampled(len(data))])
@@ -358,24 +358,10 @@ class OnlineRouter(QueryRouter):
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What was learned, open tickets and the state of the random generator included."""
+        from wye.query.online_state import state_of
+
         self._check_started()
-        parts: dict[str, Mapping[str, NDArray[Any]]] = {
-            "embedder": self.embedder_.get_state(),
-            "reader": self.reader_.get_state(),
-            "bandit": self.bandit_.get_state(),
-            "familiarity": self.familiarity_.get_state(),
-            "open": self.open_.arrays(),
-            **{f"head.{name}": head.get_state() for name, head in self.heads_.items()},
-        }
-        arrays = {f"{part}/{k}": v for part, held in parts.items() for k, v in held.items()}
-        values = {
-            "embedder": self.embedder_.name,
-            "generator": self.generator_.bit_generator.state,
-            "watches": {m: [w.up, w.down] for m, w in self.watches_.items()},
-            "open": self.open_.values(),
-            "scale": self._scale_state(),
-        }
-        return arrays, values
+        return state_of(self)
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned.
@@ -383,40 +369,21 @@ class OnlineRouter(QueryRouter):
         Raises:
             RouterError: the router was learned with another embedder.
         """
+        from wye.query.online_state import restore
 
-        def part(name: str) -> dict[str, NDArray[Any]]:
-            return {k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == name}
+        restore(self, arrays, values)
 
-        embedder = get_embedder(self.embedder)
-        embedder.set_state(part("embedder"))
-        if embedder.name != values["embedder"]:
-            raise RouterError(
-                f"the router was learned on the vectors of {values['embedder']!r}, but here "
-                f"{self.embedder!r} is {embedder.name!r}; install that version or train again"
-            )
-        self._begin(self.models_, embedder)
-        self.reader_.set_state(part("reader"))
-        self._set_scale_state(values["scale"])
-        self._begin_arms()
-        self.bandit_.set_state(part("bandit"))
-        for name, head in self.heads_.items():
-            head.set_state(part(f"head.{name}"))
-        self.familiarity_.set_state(part("familiarity"))
-        self.open_ = OpenTickets.restored(self.max_open, part("open"), values["open"])
-        self.generator_.bit_generator.state = values["generator"]
-        for name, (up, down) in values["watches"].items():
-            self.watches_[name].up, self.watches_[name].down = float(up), float(down)
-
-    def _scale_state(self) -> dict[str, Any]:
+    def scale_state(self) -> dict[str, Any]:
         """What `_learn_scale` learned, JSON."""
         return {}
 
-    def _set_scale_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `_scale_state` returned."""
+    def set_scale_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `scale_state` returned."""
 
     # Parts.
 
-    def _begin(self, models: Sequence[str], embedder: Embedder) -> None:
+    def begin(self, models: Sequence[str], embedder: Embedder) -> None:
+        """Start with `models` and a reader that has seen nothing; `begin_arms` comes after it."""
         names = tuple(models)
         if isinstance(models, str) or not names or len(set(names)) < len(names):
             raise RouterError(f"models are {models!r}, expected one or more different names")
@@ -428,7 +395,8 @@ class OnlineRouter(QueryRouter):
         self.open_ = OpenTickets(self.max_open)
         self.watches_ = {m: _watch() for m in names}
 
-    def _begin_arms(self) -> None:
+    def begin_arms(self) -> None:
+        """Make the bandit and the heads, for contexts as wide as the reader's are by now."""
         n_arms, width = len(self.models_), self.reader_.width
         self.bandit_ = self._make_bandit(n_arms, width)
         self.heads_ = {
