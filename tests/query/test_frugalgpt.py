@@ -177,6 +177,24 @@ def test_a_scorer_reads_what_was_observed() -> None:
         scorer.score(same, same, sure * np.nan)
 
 
+def test_scores_out_of_fold_come_from_heads_that_had_not_seen_the_answer() -> None:
+    rng = np.random.default_rng(1)
+    texts = [f"answer {i}" for i in range(60)]
+    noise = rng.random((60, 40))
+    right = (rng.random(60) < 0.5).astype(float)
+    scorer = AnswerScorer(strength=1.0)
+    held_out = scorer.fit_out_of_fold(texts, texts, right, noise)
+    seen = scorer.score(texts, texts, noise)
+    # There is nothing to learn: what looks learned on the answers themselves is gone out of fold.
+    assert np.corrcoef(seen, right)[0, 1] > 0.9
+    assert abs(np.corrcoef(held_out, right)[0, 1]) < 0.4
+    np.testing.assert_array_equal(
+        AnswerScorer(strength=1.0).fit(texts, texts, right, noise).score(texts, texts, noise), seen
+    )
+    with pytest.raises(RouterError, match="n_folds=1"):
+        scorer.fit_out_of_fold(texts, texts, right, n_folds=1)
+
+
 def test_answers_that_are_all_right_teach_a_level() -> None:
     score = AnswerScorer().fit(["a", "b"], ["c", "d"], np.ones(2)).score(["e"], ["f"])
     assert score[0] > 0.9

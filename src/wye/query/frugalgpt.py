@@ -28,7 +28,6 @@ from wye.query.base import FloatArray, NotFittedError, RouterError
 from wye.query.chat_model import ChatModel, Generation
 from wye.query.learning.answer_scorer import AnswerScorer
 from wye.query.learning.chain_search import Chain, ChainOutcome, run_chain, search_chain
-from wye.query.learning.estimator import folds
 
 Observe = Callable[[Generation], Sequence[float]]
 
@@ -128,28 +127,19 @@ class FrugalGPT:
             raise RouterError(
                 f"quality has shape {quality.shape} and cost {cost.shape}, expected {shape}"
             )
-        if shape[0] < self.n_folds:
-            raise RouterError(f"{shape[0]} queries, expected at least n_folds={self.n_folds}")
         score = np.empty(shape)
         self.models_ = tuple(models)
-        self.scorers_ = []
+        self.scorers_: list[AnswerScorer] = []
         for m in range(shape[1]):
-            said = [row[m] for row in answers]
-            seen = None if observed is None else observed[:, m]
-            self.scorers_.append(self._scorer().fit(questions, said, quality[:, m], seen))
-            for part in folds(shape[0], self.n_folds, self.seed):
-                rest = np.setdiff1d(np.arange(shape[0]), part)
-                learned = self._scorer(self.scorers_[m].strength_).fit(
-                    [questions[i] for i in rest],
-                    [said[i] for i in rest],
-                    quality[rest, m],
-                    None if seen is None else seen[rest],
-                )
-                score[part, m] = learned.score(
-                    [questions[i] for i in part],
-                    [said[i] for i in part],
-                    None if seen is None else seen[part],
-                )
+            scorer = AnswerScorer(embedder=self.embedder, hidden=self.hidden, seed=self.seed)
+            score[:, m] = scorer.fit_out_of_fold(
+                questions,
+                [row[m] for row in answers],
+                quality[:, m],
+                None if observed is None else observed[:, m],
+                n_folds=self.n_folds,
+            )
+            self.scorers_.append(scorer)
         self.training_score_ = score
         return self.fit_chain(models, score, quality, cost)
 
@@ -236,8 +226,3 @@ class FrugalGPT:
             if 1.0 - scores[name] < self.chain_.thresholds[stage]:
                 break
         return FrugalAnswer(made.text, name, scores, cost)
-
-    def _scorer(self, strength: float | None = None) -> AnswerScorer:
-        return AnswerScorer(
-            embedder=self.embedder, hidden=self.hidden, strength=strength, seed=self.seed
-        )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STRENGTHS = (0.01, 0.1, 1.0)
+CHOOSING_ANSWERS = 2000
 _FOLDS = 3
 
 
@@ -37,6 +38,7 @@ class AnswerScorer:
         embedder: a spec of `wye.embed.get_embedder`, or an `Embedder`.
         hidden: width of a hidden layer; 0 for logistic regression.
         strength: inverse weight of the penalty; chosen by cross-validated log-loss when None.
+        most_answers: that are learned from, drawn at random where there are more.
         seed: of folds and of the hidden layer's first weights.
 
     Example:
@@ -54,15 +56,18 @@ class AnswerScorer:
         embedder: str | Embedder = "static",
         hidden: int = 0,
         strength: float | None = None,
+        most_answers: int = 6000,
         seed: int = 0,
     ) -> None:
-        if hidden < 0 or (strength is not None and not strength > 0):
+        if hidden < 0 or (strength is not None and not strength > 0) or most_answers < 1:
             raise RouterError(
-                f"hidden={hidden}, strength={strength}; expected at least 0, and above 0"
+                f"hidden={hidden}, strength={strength}, most_answers={most_answers}; expected at "
+                "least 0, above 0 or None, and at least 1"
             )
         self.embedder = embedder
         self.hidden = hidden
         self.strength = strength
+        self.most_answers = most_answers
         self.seed = seed
 
     def fit(
@@ -82,6 +87,40 @@ class AnswerScorer:
         Raises:
             RouterError: lengths differ, nothing to learn from, or a figure that is not finite.
         """
+        self._learn(questions, answers, right, observed)
+        return self
+
+    def fit_out_of_fold(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        right: FloatArray,
+        observed: FloatArray | None = None,
+        *,
+        n_folds: int = 3,
+    ) -> FloatArray:
+        """`fit`, and `[N]` scores of the same answers by heads that had not seen them.
+
+        Raises:
+            RouterError: as `fit`, or fewer answers than folds, or fewer folds than two.
+        """
+        if not 2 <= n_folds <= len(questions):
+            raise RouterError(f"n_folds={n_folds} for {len(questions)} answers, expected 2 to that")
+        x = self._learn(questions, answers, right, observed)
+        score = np.empty(len(x))
+        for part in folds(len(x), n_folds, self.seed):
+            rest = np.setdiff1d(np.arange(len(x)), part)
+            score[part] = self._head(x[rest], right[rest], self.strength_)(x[part])
+        return score
+
+    def _learn(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        right: FloatArray,
+        observed: FloatArray | None,
+    ) -> NDArray[np.float32]:
+        """Fit, and the columns that were read."""
         right = np.asarray(right, np.float64)
         if right.shape != (len(questions),) or not len(right):
             raise RouterError(f"right has shape {right.shape} for {len(questions)} questions")
@@ -91,10 +130,10 @@ class AnswerScorer:
         raw = self._raw(questions, answers, observed)
         self.centre_, self.spread_ = raw.mean(axis=0), np.maximum(raw.std(axis=0), 1e-3)
         x = self._columns(questions, answers, raw)
-        strength = self._chosen_strength(x, right) if self.strength is None else self.strength
-        self.strength_ = strength
-        self.head_ = self._head(x, right, strength)
-        return self
+        chosen = self._chosen_strength(x, right) if self.strength is None else self.strength
+        self.strength_ = chosen
+        self.head_ = self._head(x, right, chosen)
+        return x
 
     def score(
         self,
@@ -144,6 +183,8 @@ class AnswerScorer:
     def _chosen_strength(self, x: NDArray[np.float32], right: FloatArray) -> float:
         if len(x) < 4 * _FOLDS:
             return STRENGTHS[0]
+        some = np.random.default_rng(self.seed).permutation(len(x))[:CHOOSING_ANSWERS]
+        x, right = x[some], right[some]
         losses = dict.fromkeys(STRENGTHS, 0.0)
         for part in folds(len(x), _FOLDS, self.seed):
             rest = np.setdiff1d(np.arange(len(x)), part)
@@ -158,6 +199,9 @@ class AnswerScorer:
     ) -> Callable[[NDArray[np.float32]], FloatArray]:
         if len(np.unique(right)) < 2:
             return _Constant(float(np.clip(right.mean(), 1e-3, 1 - 1e-3)))
+        if len(x) > self.most_answers:
+            some = np.random.default_rng(self.seed).permutation(len(x))[: self.most_answers]
+            x, right = x[some], right[some]
         if self.hidden:
             return _network(x, right, strength, self.hidden, self.seed)
         return _logistic(x, right, strength)
