@@ -1,9 +1,11 @@
 """A world of facts that no single model of a pool knows, and a tiny policy over its symbols.
 
-60 subjects, each with a boss (another subject) and a city. Four specialists know both facts of 15
-subjects each and name a random entity for any other; a generalist is right with probability 0.45.
-Prices are 1, 1, 4, 4 and 8 USD per million tokens, and every reply is one token. A question of one
-hop asks for a boss or a city; one of two hops for the city of a boss whom another specialist knows.
+60 subjects, each with a boss (another subject) and a city. A subject's name is a topic and a number,
+15 of each of four topics. Four specialists, one for each topic, know both facts of their subjects
+and name a random entity for any other; a generalist is right with probability 0.45. Prices are 1,
+1, 4, 4 and 8 USD per million tokens; a reply is one or two tokens. A question of one hop asks for a
+boss or a city; one of two hops for the city of a boss of another topic. Which specialist knows which
+topic is drawn anew for each seed and stands nowhere: the policy finds out by asking.
 
 Everything is words of a fixed vocabulary, so that text and tokens are the same thing.
 
@@ -33,9 +35,11 @@ P_GENERALIST = 0.45
 _THOUGHTS = ("look", "ask", "know")
 _MARKS = ("<think>", "</think>", "<search>", "</search>", "<information>", "</information>",
           "<answer>", "</answer>", ":", "?", "of", "boss", "city", "None")  # fmt: skip
-_SUBJECTS = tuple(f"s{i}" for i in range(N_SUBJECTS))
+_TOPICS = ("art", "law", "sea", "war")
+_NUMBERS = tuple(str(i) for i in range(N_SUBJECTS // 4))
+_SUBJECTS = tuple(f"{topic} {number}" for topic in _TOPICS for number in _NUMBERS)
 _CITIES = tuple(f"c{i}" for i in range(N_CITIES))
-VOCABULARY = ("<pad>", *_MARKS, *_THOUGHTS, *SPECIALISTS, GENERALIST, *_SUBJECTS, *_CITIES)
+VOCABULARY = ("<pad>", *_MARKS, *_THOUGHTS, *SPECIALISTS, GENERALIST, *_TOPICS, *_NUMBERS, *_CITIES)
 _IDS = {symbol: i for i, symbol in enumerate(VOCABULARY)}
 _ENDS = (_IDS["</search>"], _IDS["</answer>"])
 MOST_SYMBOLS = 16
@@ -57,7 +61,7 @@ class FactWorld:
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng([seed, 1])
         draw = np.random.default_rng([seed, 0])
-        self.owner = draw.permutation(np.repeat(np.arange(4), N_SUBJECTS // 4))
+        self.owner = np.repeat(draw.permutation(4), N_SUBJECTS // 4)
         boss = [
             int(draw.choice([j for j in range(N_SUBJECTS) if j != i])) for i in range(N_SUBJECTS)
         ]
@@ -92,17 +96,17 @@ class FactWorld:
 
     def _program(self, number: int) -> Callable[[Sequence[Message]], str]:
         def reply(messages: Sequence[Message]) -> str:
-            words = messages[-1]["content"].splitlines()[-1].split()
-            fact = (words[0], words[2]) if len(words) == 3 and words[1] == "of" else ("", "")
+            relation, _, subject = messages[-1]["content"].splitlines()[-1].partition(" of ")
+            fact = (relation, subject)
             if fact not in self.facts:
                 return "None"
             if number < 4:
-                knows = self.owner[_SUBJECTS.index(fact[1])] == number
+                knows = self.owner[_SUBJECTS.index(subject)] == number
             else:
                 knows = self._generator.random() < P_GENERALIST
             if knows:
                 return str(self.facts[fact])
-            kind = _SUBJECTS if fact[0] == "boss" else _CITIES
+            kind = _SUBJECTS if relation == "boss" else _CITIES
             return str(self._generator.choice(kind))
 
         return reply
@@ -125,7 +129,7 @@ def made_up(
     rows = []
     for question in world.questions(n, draw):
         words = question.text.split()
-        relations, subject = [w for w in words if w in ("boss", "city")], words[-2]
+        relations, subject = [w for w in words if w in ("boss", "city")], " ".join(words[-3:-1])
         known, reply, pieces = subject, "None", []
         for _ in range(int(draw.integers(1, most_calls + 1))):
             asked = f"{relations[-1]} of {subject}" if draw.random() < 0.5 else ""

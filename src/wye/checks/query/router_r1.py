@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 IMITATION_STEPS = 300
 PPO_STEPS = 250
 BATCH = 64
+IMITATED = 32
 MOST_CALLS = 3
 REPEATS = 3
 ALPHAS = (0.0, 0.6, 0.9)
@@ -105,7 +106,7 @@ def trial(
     calls = 1 if single else MOST_CALLS
     imitate(
         policy,
-        lambda step: made_up(world, pool, BATCH, calls, draw),
+        lambda step: made_up(world, pool, IMITATED, calls, draw),
         steps=imitation_steps,
         rate=3e-3,
     )
