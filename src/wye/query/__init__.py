@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wye.query.feedback import Outcome as Outcome
     from wye.query.feedback import Ticket as Ticket
     from wye.query.frugalgpt import FrugalGPT as FrugalGPT
+    from wye.query.fusionfactory import FusionFactoryRouter as FusionFactoryRouter
     from wye.query.graphrouter import GraphRouter as GraphRouter
     from wye.query.greenserv import GreenServRouter as GreenServRouter
     from wye.query.hybrid_preferences import AnnotatorRouter as AnnotatorRouter
@@ -89,6 +90,7 @@ _HOME = {
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
     "FrugalGPT": "frugalgpt",
+    "FusionFactoryRouter": "fusionfactory",
     "GraphRouter": "graphrouter",
     "GreenServRouter": "greenserv",
     "HybridLLMRouter": "hybridllm",
@@ -148,6 +150,7 @@ __all__ = [
     "Estimate",
     "FactorisationRouter",
     "FrugalGPT",
+    "FusionFactoryRouter",
     "GraphRouter",
     "GreenServRouter",
     "HybridLLMRouter",

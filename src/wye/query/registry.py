@@ -24,6 +24,7 @@ BUILT_IN = {
     "eagle": "wye.query.eagle:EagleRouter",
     "factorisation": "wye.query.factorisation:FactorisationRouter",
     "greenserv": "wye.query.greenserv:GreenServRouter",
+    "fusionfactory": "wye.query.fusionfactory:FusionFactoryRouter",
     "graphrouter": "wye.query.graphrouter:GraphRouter",
     "hybridllm": "wye.query.hybridllm:HybridLLMRouter",
     "irt": "wye.query.irt:IRTRouter",
