@@ -112,14 +112,14 @@ def test_the_rate_and_the_passes_are_those_of_the_theory() -> None:
         (lambda t, n: np.tile([0.8, 0.2], (n, 1))),
     )
     found = speculative_decode(
-        small, large, np.array([0]), 6_000, gamma=3, generator=np.random.default_rng(1)
+        small, large, np.array([0]), 3_000, gamma=3, generator=np.random.default_rng(1)
     )
     rate = float(acceptance_rate(large(None, 1), small(None, 1))[0])
     assert rate == pytest.approx(0.7)
     assert found.expected == pytest.approx(rate * found.drafted)
-    assert found.acceptance_rate == pytest.approx(rate, abs=0.02)
-    assert 6_000 / found.large_passes == pytest.approx(tokens_per_pass(rate, 3), rel=0.03)
-    assert found.tokens.mean() == pytest.approx(0.2, abs=0.02)
+    assert found.acceptance_rate == pytest.approx(rate, abs=0.03)
+    assert 3_000 / found.large_passes == pytest.approx(tokens_per_pass(rate, 3), rel=0.04)
+    assert found.tokens.mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_nothing_is_written_after_the_end() -> None:
