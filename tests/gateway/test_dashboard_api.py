@@ -65,6 +65,17 @@ def test_the_summary_adds_up_what_was_served(served):
     assert (bad["requests"], bad["share"]) == (0, 0.0)
 
 
+def test_a_promise_that_feedback_does_not_keep_raises_an_alarm(served):
+    assert served.http.get("/api/calibration").json()["seen"] == 0
+    for _ in range(30):
+        decision = served.ask("wye").headers["x-wye-decision"]
+        served.http.post("/v1/feedback", json={"decision": decision, "quality": 0.0})
+    found = served.http.get("/api/calibration").json()
+    assert found["seen"] == 30
+    assert found["alarms"][0]["gap"] == pytest.approx(-0.9)
+    assert "too much" in found["words"]
+
+
 def test_series_sum_to_the_summary(served):
     for _ in range(4):
         served.ask("wye/thrifty")

@@ -38,6 +38,7 @@ ROUTES = (
     Route("/api/summary", dashboard_routes.summary, methods=["GET"]),
     Route("/api/decisions", dashboard_routes.decisions, methods=["GET"]),
     Route("/api/decisions/{id}", decision_routes.decision, methods=["GET"]),
+    Route("/api/calibration", dashboard_routes.calibration, methods=["GET"]),
     Route("/api/frontier", dashboard_routes.frontier, methods=["GET"]),
     Route("/api/playground", dashboard_routes.playground, methods=["GET"]),
     Route("/api/series", dashboard_routes.series, methods=["GET"]),

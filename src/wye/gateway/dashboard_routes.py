@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from wye.gateway import reports
+from wye.gateway.calibration import calibration as calibration_of
 from wye.gateway.decision_routes import decision, whole_number
 from wye.gateway.errors import bad_request
 from wye.gateway.frontier import frontier_of_log
 from wye.gateway.gateway import Gateway
 
-__all__ = ["decision", "decisions", "frontier", "playground", "series", "summary"]
+__all__ = ["calibration", "decision", "decisions", "frontier", "playground", "series", "summary"]
 
 
 async def summary(request: Request) -> Response:
@@ -64,6 +65,17 @@ async def frontier(request: Request) -> Response:
     def read() -> dict[str, Any]:
         gateway.store.flush()
         return frontier_of_log(gateway.store.engine)
+
+    return JSONResponse(await asyncio.to_thread(read))
+
+
+async def calibration(request: Request) -> Response:
+    """Whether expected quality is still what feedback gives."""
+    gateway: Gateway = request.app.state.gateway
+
+    def read() -> dict[str, Any]:
+        gateway.store.flush()
+        return calibration_of(gateway.store.engine)
 
     return JSONResponse(await asyncio.to_thread(read))
 
