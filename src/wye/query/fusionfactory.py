@@ -8,7 +8,7 @@ arXiv 2507.10540.
 
     P, C       = quality and cost, min-max scaled within the task on training queries
     U_qm       = a P_qm - b C_qm,   (a, b) = (1, 0), (0.5, 0.5) or (0.2, 0.8)
-    label of q = argmax_m U_qm, of equals the cheapest, then the best on average
+    label of q = argmax_m U_qm, of equals the best on average
 
     method knn     mean U of the 20 nearest training queries
            svm     one linear support vector machine an arm
@@ -17,7 +17,9 @@ arXiv 2507.10540.
            graph   `wye.query.graphrouter` with h = 8 and 70 steps
 
 Ours, where the repository says nothing or takes a large network: k = 20, the linear machine, and
-the frozen embeddings of `bert`. A score becomes a quality by one logistic map for all models.
+the frozen embeddings of `bert`. A score becomes a quality by one logistic map for all models;
+those of `svm`, `mlp` and `bert` say which model is best, so their qualities rank the models of a
+query and may be off in level: where a policy weighs quality against cost, take `knn` or `graph`.
 
 Shape letters: Q queries, M models.
 """

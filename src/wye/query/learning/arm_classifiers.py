@@ -145,8 +145,8 @@ class NeighbourScores(ScoredEstimator):
 class BestArmScores(ScoredEstimator):
     """Log-probability that an arm is the best, by a classifier: `svm`, `mlp`, `linear` or `knn`.
 
-    Of equal arms the cheapest is the label, then the best on average; queries on which all are
-    equal have none.
+    Of equal arms the best on average is the label; what they cost counts by the scenario. Queries
+    on which all are equal have none.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class BestArmScores(ScoredEstimator):
     def learn(self, inputs: QueryInputs, utility: FloatArray, cost: FloatArray) -> None:
         """Learn the best arm of each query, arms in the order of their names."""
         assert inputs.logged is not None
-        labels, n_arms = best_arms(utility, cost), utility.shape[1]
+        labels, n_arms = best_arms(utility), utility.shape[1]
         self.order_ = np.argsort(np.array(inputs.logged.names), kind="stable")
         rank = np.argsort(self.order_)
         named = np.where(labels >= 0, rank[labels], -1).astype(np.intp)
@@ -222,7 +222,7 @@ class DualEncoderScores(ScoredEstimator):
 
     def learn(self, inputs: QueryInputs, utility: FloatArray, cost: FloatArray) -> None:
         """Learn both maps on the best arm of each query."""
-        labels = best_arms(utility, cost)
+        labels = best_arms(utility)
         generator = np.random.default_rng(self.seed)
         rows = np.sort(generator.permutation(np.flatnonzero(labels >= 0))[:TRAINING_QUERIES])
         x, v = inputs.vectors[rows].astype(np.float64), self.described
