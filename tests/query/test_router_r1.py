@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_the_cost_reward_falls_with_cost_within_0_and_1(
     window.observe(seen)
     scores = [window.score(cost) for cost in sorted(asked)]
     assert all(0.0 <= s <= 1.0 for s in scores)
-    assert all(a >= b for a, b in zip(scores, scores[1:], strict=False))
+    assert all(a >= b for a, b in pairwise(scores))
 
 
 def test_the_percentiles_are_those_of_the_last_episodes() -> None:

@@ -1,11 +1,11 @@
 """A world of facts that no single model of a pool knows, and a tiny policy over its symbols.
 
-60 subjects, each with a boss (another subject) and a city. A subject's name is a topic and a number,
-15 of each of four topics. Four specialists, one for each topic, know both facts of their subjects
-and name a random entity for any other; a generalist is right with probability 0.45. Prices are 1,
-1, 4, 4 and 8 USD per million tokens; a reply is one or two tokens. A question of one hop asks for a
-boss or a city; one of two hops for the city of a boss of another topic. Which specialist knows which
-topic is drawn anew for each seed and stands nowhere: the policy finds out by asking.
+60 subjects, each with a boss (another subject) and a city. A subject's name is a topic and a
+number, 15 of each of four topics. Four specialists, one for each topic, know both facts of their
+subjects and name a random entity for any other; a generalist is right with probability 0.45. Prices
+are 1, 1, 4, 4 and 8 USD per million tokens; a reply is one or two tokens. A question of one hop
+asks for a boss or a city; one of two hops for the city of a boss of another topic. Which specialist
+knows which topic is drawn anew for each seed and stands nowhere: the policy finds out by asking.
 
 Everything is words of a fixed vocabulary, so that text and tokens are the same thing.
 
