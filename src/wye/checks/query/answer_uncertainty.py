@@ -9,12 +9,12 @@ of which the solver met in training. Runs on those questions, whatever outcomes 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wye.checks.base import CheckResult, Claim
+from wye.checks.moe.trials import run_trials
 from wye.checks.query.trials import averaged
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ HELD_TO = ("U1 mean", "U1 quantiles", "U2 margin", "U4 agreement", "U5 semantic 
 
 def check(context: CheckContext) -> CheckResult:
     """AUROC and ECE of each score for "the small model is right"."""
-    from wye.checks.moe.trials import run_trials
-
     seeds = context.seeds[:SEEDS]
-    results = run_trials(partial(_trial), ["small"], seeds, context)
+    results = run_trials(_trial, ["small"], seeds, context)
     figures = averaged([results["small", seed] for seed in seeds])
     rank = {name: figures[f"AUROC {name}"] for name in HELD_TO}
     raw, isotonic = figures["ECE U1 mean"], figures["ECE U1 mean, isotonic"]

@@ -12,13 +12,13 @@ large one where too few of them agree. Runs on those questions, whatever outcome
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wye.checks.base import CheckResult, Claim
+from wye.checks.moe.trials import run_trials
 from wye.checks.query.budget_sweep import cost_weights, mean_quality_at
 from wye.checks.query.trials import averaged
 
@@ -40,10 +40,8 @@ UNIFIED_SLACK = 0.005
 
 def check(context: CheckContext) -> CheckResult:
     """Mean quality at twelve budgets of the mix, K1, K2, K3 and the oracle."""
-    from wye.checks.moe.trials import run_trials
-
     seeds = context.seeds[:SEEDS]
-    results = run_trials(partial(_trial), ["pool"], seeds, context)
+    results = run_trials(_trial, ["pool"], seeds, context)
     figures = averaged([results["pool", seed] for seed in seeds])
     k1, k2, k3 = (figures[name] for name in ("K1", "K2", "K3"))
     claims = (
