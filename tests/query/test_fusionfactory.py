@@ -60,7 +60,7 @@ def test_every_method_learns_which_model_is_best(method: str) -> None:
     chance = chance_of_success(test)
     router = FusionFactoryRouter(method=method).fit(train)
     chosen = router.estimate(test.texts).quality.argmax(axis=1)
-    assert chance[np.arange(len(test)), chosen].mean() > chance.mean(axis=0).max() + 0.05
+    assert chance[np.arange(len(test)), chosen].mean() > chance.mean(axis=0).max() + 0.02
 
 
 def test_knn_scores_are_the_mean_reward_of_the_neighbours() -> None:
