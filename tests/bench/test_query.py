@@ -153,6 +153,24 @@ def test_an_interruption_leaves_no_page(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plug_in_that_cannot_be_loaded_does_not_end_the_comparison(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = {"constant": routers.BUILT_IN["constant"], "gone": "no.such.module:Router"}
+
+    def load(name: str) -> type:
+        if name == "gone":
+            raise RouterError("the plug-in of router 'gone' cannot be loaded")
+        return routers.router_class(name)
+
+    monkeypatch.setattr(routers, "BUILT_IN", gone)
+    monkeypatch.setattr("wye.bench.query.router_class", load)
+    made = bench_query(made_outcomes(60), bootstrap=20)
+    assert {r.router for r in made.rows} == {"constant"}
+    assert "cannot be loaded" in made.left_out["gone"]
+    assert "cascade-routing" in made.left_out
+
+
 def test_requests_that_cannot_be_met_are_refused() -> None:
     data = made_outcomes(40)
     with pytest.raises(RouterError, match="no router is named 'nearest'"):

@@ -24,7 +24,7 @@ import numpy as np
 from wye.bench.query_result import AGAINST, Difference, QueryBench, QueryRow
 from wye.embed import CachedEmbedder, get_embedder
 from wye.errors import WyeError
-from wye.query.base import Estimate, MissingPartError, QueryRouter
+from wye.query.base import Estimate, MissingPartError, QueryRouter, RouterError
 from wye.query.chat_model import ChatModelError
 from wye.query.cross_fit import cross_fit, decision_times
 from wye.query.metrics.baselines import Baselines, baselines
@@ -91,12 +91,10 @@ def bench_query(
     """
     if not seeds or bootstrap < 2:
         raise BenchError(f"seeds={list(seeds)}, bootstrap={bootstrap}; expected one and 2 or more")
-    names = list(dict.fromkeys(routers or router_names()))
-    for name in names:
-        router_class(name)
+    names, broken = _loadable(routers)
     judged = data.part("test") if own_split else data
     comparison = compare_on(judged)
-    left_out = {} if routers else _other_systems(names)
+    left_out = broken if routers else _other_systems(names) | broken
     trained: dict[str, _Trained] = {}
     with TemporaryDirectory() as cache:
         shared = CachedEmbedder(get_embedder(embedder), cache)
@@ -115,6 +113,23 @@ def bench_query(
                 trained[name] = outcome
     progress(len(names), len(names), "judging")
     return _judged(judged, comparison, trained, left_out, folds, own_split, seeds, bootstrap, level)
+
+
+def _loadable(routers: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The routers to train; plug-ins that cannot be loaded, with the reason, unless named."""
+    if routers:
+        for name in routers:
+            router_class(name)
+        return list(dict.fromkeys(routers)), {}
+    names, broken = [], {}
+    for name in router_names():
+        try:
+            router_class(name)
+        except RouterError as error:
+            broken[name] = str(error)
+        else:
+            names.append(name)
+    return names, broken
 
 
 def _train(
@@ -319,9 +334,11 @@ def _other_systems(names: Sequence[str]) -> dict[str, str]:
     """Systems of the scale that are no router of a log alone, so that nobody looks for them."""
     from wye.catalog import load_catalog
 
+    # A paper's system may stand in the catalogue under another name than its router.
+    classes = {router_class(name).__name__ for name in names}
     return {
-        s.slug: "no router that learns from outcomes and text alone: it reads answers, asks a "
-        "language model, or is a policy or a part of other routers"
+        s.slug: "does not learn from outcomes and text alone: it reads answers, asks a language "
+        "model, or is a policy, a measure or a part of other routers"
         for s in load_catalog().of_scale("query").systems
-        if s.slug not in names
+        if s.slug not in names and s.entry.rpartition(":")[2] not in classes
     }
