@@ -90,7 +90,14 @@ def log_probabilities_of(ids: list[int]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.torch
 class TestTransformers:
-    def test_labels_of_unequal_length_get_their_exact_probability(self) -> None:
+    @pytest.mark.parametrize("remembers", [True, False])
+    def test_labels_of_unequal_length_get_their_exact_probability(
+        self, remembers: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from transformers import Cache
+
+        if not remembers:
+            monkeypatch.delattr(Cache, "batch_repeat_interleave")
         chat = TransformersChatModel(*tiny())
         labels = ["d", "e f g", "g a"]
         expected = []

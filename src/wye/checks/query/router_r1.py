@@ -85,7 +85,11 @@ def check(context: CheckContext) -> CheckResult:
 
 
 def trial(
-    arm: str, seed: int, imitation_steps: int = IMITATION_STEPS, ppo_steps: int = PPO_STEPS
+    arm: str,
+    seed: int,
+    imitation_steps: int = IMITATION_STEPS,
+    ppo_steps: int = PPO_STEPS,
+    repeats: int = REPEATS,
 ) -> dict[str, float]:
     """Train one policy and measure it on every question of its world."""
     from wye.checks.query.fact_pool import (
@@ -126,7 +130,7 @@ def trial(
     row: dict[str, float] = {}
     everything = []
     for hops, kind in ((1, world.one_hop), (2, world.two_hops)):
-        asked = list(kind) * REPEATS
+        asked = list(kind) * repeats
         episodes = router.episodes([q.text for q in asked])
         judged = [reward.judge(e, [q.answer]) for e, q in zip(episodes, asked, strict=True)]
         row[f"{hops}-hop EM"] = float(np.mean([r.outcome for r in judged]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Sequence
@@ -170,8 +169,8 @@ class TransformersChatModel(ChatModel):
     ) -> FloatArray:
         """`[L]` exact log-probability of each label after the prompt, normalised over the labels.
 
-        All labels are scored in one forward pass. A label that begins another, as `A` does `AB`,
-        counts the probability of both.
+        The prompt is read once, then all labels in one forward pass. A label that begins another,
+        as `A` does `AB`, counts the probability of both.
 
         Raises:
             ChatModelError: the call is out of range, a label has no token, or prompt and label do
@@ -198,24 +197,33 @@ class TransformersChatModel(ChatModel):
                 f"prompt and label have {len(prompt) + longest} tokens and {self.name} reads "
                 f"{self._context()}; shorten the prompt"
             )
-        rows = torch.full((len(ids), len(prompt) + longest), self._pad(), dtype=prompt.dtype)
-        rows = rows.to(prompt.device)
-        rows[:, : len(prompt)] = prompt
-        read = torch.zeros_like(rows)
+        rows = torch.full((len(ids), longest), self._pad(), dtype=prompt.dtype)
         for row, label in enumerate(ids):
-            rows[row, len(prompt) : len(prompt) + len(label)] = label
-            read[row, : len(prompt) + len(label)] = 1
-        # The logits of the whole prompt for every label would be the largest array of the call.
-        known = inspect.signature(self.model.forward).parameters
-        kept = {"logits_to_keep": longest + 1} if "logits_to_keep" in known else {}
+            rows[row, : len(label)] = label
         with torch.no_grad():
-            logits = self.model(input_ids=rows, attention_mask=read, **kept).logits
-        steps = torch.log_softmax(logits[:, -longest - 1 : -1].float(), dim=-1)
+            steps = self._steps(prompt, rows.to(prompt.device))
         scores = [
             float(steps[row, torch.arange(len(label)), label].double().sum())
             for row, label in enumerate(ids)
         ]
         return normalised(np.array(scores))
+
+    def _steps(self, prompt: Any, rows: Any) -> Any:
+        """`[L, N, V]` log-probabilities of each of the N tokens of L rows behind one prompt."""
+        import torch
+
+        # What follows a row lies behind it, where a causal model does not look.
+        read = self.model(input_ids=prompt[None], use_cache=True)
+        memory = getattr(read, "past_key_values", None)
+        if hasattr(memory, "batch_repeat_interleave"):
+            memory.batch_repeat_interleave(len(rows))
+            first = read.logits[:, -1:].expand(len(rows), -1, -1)
+            rest = self.model(input_ids=rows, past_key_values=memory).logits[:, :-1]
+            logits = torch.cat([first, rest], dim=1)
+        else:
+            whole = torch.cat([prompt.expand(len(rows), -1), rows], dim=1)
+            logits = self.model(input_ids=whole).logits[:, len(prompt) - 1 : -1]
+        return torch.log_softmax(logits.float(), dim=-1)
 
     def _prompt(self, messages: Sequence[Message]) -> Any:
         """`[1, S]` ids of the chat up to where the answer begins."""
