@@ -121,7 +121,7 @@ def judged() -> dict[str, float]:
 
     chat = smollm_chat()
     questions = [i.question for i in draw(list(FAMILIES), N_JUDGED, seed=0)]
-    figures = {}
+    figures: dict[str, float] = {}
     for by in ("text", "log-probabilities"):
         # Only the start is read, so that no more is written than a label takes.
         scorer = JudgeScorer(

@@ -214,7 +214,7 @@ class TransformersChatModel(ChatModel):
 
         # What follows a row lies behind it, where a causal model does not look.
         read = self.model(input_ids=prompt[None], use_cache=True)
-        memory = getattr(read, "past_key_values", None)
+        memory: Any = getattr(read, "past_key_values", None)
         if hasattr(memory, "batch_repeat_interleave"):
             memory.batch_repeat_interleave(len(rows))
             first = read.logits[:, -1:].expand(len(rows), -1, -1)
