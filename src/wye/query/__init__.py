@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wye.query.acar import Acar as Acar
     from wye.query.adaptive_rag import AdaptiveRAGRouter as AdaptiveRAGRouter
+    from wye.query.arch_router import ArchRouter as ArchRouter
     from wye.query.audit_decisions import record_decisions as record_decisions
     from wye.query.audit_decisions import replay_decisions as replay_decisions
     from wye.query.audit_file import AuditFile as AuditFile
@@ -55,13 +56,16 @@ if TYPE_CHECKING:
     from wye.query.policy import Choice as Choice
     from wye.query.policy import Policy as Policy
     from wye.query.policy import PolicyError as PolicyError
+    from wye.query.prompt_router import DescriptionRouter as DescriptionRouter
     from wye.query.registry import get_router as get_router
     from wye.query.registry import router_names as router_names
     from wye.query.routellm_bert import RouteLLMBERTRouter as RouteLLMBERTRouter
     from wye.query.routellm_causal import RouteLLMCausalRouter as RouteLLMCausalRouter
     from wye.query.routellm_mf import RouteLLMMFRouter as RouteLLMMFRouter
     from wye.query.routellm_sw import RouteLLMSWRouter as RouteLLMSWRouter
+    from wye.query.router_r1 import MultiRoundRouter as MultiRoundRouter
     from wye.query.routerdc import RouterDCRouter as RouterDCRouter
+    from wye.query.routinggen import PromptRouter as PromptRouter
     from wye.query.shnitzer import ShnitzerRouter as ShnitzerRouter
     from wye.query.speculative_decoding import speculative_decode as speculative_decode
     from wye.query.tryage import TryageRouter as TryageRouter
@@ -72,6 +76,7 @@ _HOME = {
     "Acar": "acar",
     "AdaptiveRAGRouter": "adaptive_rag",
     "AnnotatorRouter": "hybrid_preferences",
+    "ArchRouter": "arch_router",
     "AuditFile": "audit_file",
     "AutoMix": "automix",
     "AutoRouter": "auto",
@@ -86,6 +91,7 @@ _HOME = {
     "CompositionOfExpertsRouter": "composition_of_experts",
     "ConstantRouter": "constant",
     "Decision": "base",
+    "DescriptionRouter": "prompt_router",
     "EagleRouter": "eagle",
     "Estimate": "base",
     "FactorisationRouter": "factorisation",
@@ -101,6 +107,7 @@ _HOME = {
     "MLPRouter": "mlp",
     "MetaLLMRouter": "metallm",
     "MixLLMRouter": "mixllm",
+    "MultiRoundRouter": "router_r1",
     "NotFittedError": "base",
     "OnlineRouter": "online",
     "Outcome": "feedback",
@@ -108,6 +115,7 @@ _HOME = {
     "PickLLMRouter": "pickllm",
     "Policy": "policy",
     "PolicyError": "policy",
+    "PromptRouter": "routinggen",
     "QueryRouter": "base",
     "RouteLLMBERTRouter": "routellm_bert",
     "RouteLLMCausalRouter": "routellm_causal",
@@ -132,6 +140,7 @@ __all__ = [
     "Acar",
     "AdaptiveRAGRouter",
     "AnnotatorRouter",
+    "ArchRouter",
     "AuditFile",
     "AutoMix",
     "AutoRouter",
@@ -146,6 +155,7 @@ __all__ = [
     "CompositionOfExpertsRouter",
     "ConstantRouter",
     "Decision",
+    "DescriptionRouter",
     "EagleRouter",
     "Estimate",
     "FactorisationRouter",
@@ -161,6 +171,7 @@ __all__ = [
     "MLPRouter",
     "MetaLLMRouter",
     "MixLLMRouter",
+    "MultiRoundRouter",
     "NotFittedError",
     "OnlineRouter",
     "Outcome",
@@ -168,6 +179,7 @@ __all__ = [
     "PickLLMRouter",
     "Policy",
     "PolicyError",
+    "PromptRouter",
     "QueryRouter",
     "RouteLLMBERTRouter",
     "RouteLLMCausalRouter",
