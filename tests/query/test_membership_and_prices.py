@@ -158,7 +158,7 @@ def test_suggested_queries_leave_less_doubt_than_drawn_ones() -> None:
         posterior = np.linalg.inv(np.linalg.inv(prior) + code[rows].T @ code[rows] / noise**2)
         return float(((code @ posterior) * code).sum(axis=1).mean())
 
-    suggested = router.suggest(data.texts, 12)
+    suggested = router.suggest(data.texts, 12, criterion="variance")
     assert len(set(suggested)) == 12
     rng = np.random.default_rng(0)
     drawn = [doubt(rng.permutation(200)[:12].tolist()) for _ in range(50)]
