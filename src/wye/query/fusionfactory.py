@@ -78,7 +78,8 @@ class FusionFactoryRouter(EmbeddedRouter):
             embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
         )
         self.method = method
-        self.scenario = scenario if isinstance(scenario, str) else tuple(scenario)
+        a, b = check_scenario(scenario)
+        self.scenario = (a, b)
         self.k = k
         self.descriptions = descriptions
 
@@ -90,14 +91,13 @@ class FusionFactoryRouter(EmbeddedRouter):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_scenario(self.scenario)
         if self.method not in METHODS:
             raise RouterError(f"method is {self.method!r}, expected one of {list(METHODS)}")
         if self.k < 1:
             raise RouterError(f"k is {self.k}, expected 1 or more")
 
     def _estimators(self) -> dict[str, QualityEstimator]:
-        scenario = (self.scenario[0], self.scenario[1])
+        scenario = self.scenario
         described = getattr(self, "_described", np.zeros((0, 0)))
         if self.method == "knn":
             return {"knn": NeighbourScores(scenario=scenario, k=self.k)}

@@ -95,6 +95,7 @@ class GraphEstimator(PlacingEstimator):
         self.weight_decay = weight_decay
         self.seed = seed
         self.newcomer: FloatArray | None = None
+        self.mean_cost_: float = 0.0
 
     @property
     def neighbours_read(self) -> int:
@@ -104,7 +105,7 @@ class GraphEstimator(PlacingEstimator):
     @property
     def levels(self) -> FloatArray:
         """Expected quality of each model averaged over the training queries, `[M]`."""
-        return self.levels_
+        return np.asarray(self.levels_, np.float64)
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Learn the graph's weights, then pass the whole log to the models.
@@ -321,7 +322,8 @@ class GraphRouter(PlacingRouter):
             embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
         )
         self.descriptions = descriptions
-        self.scenario = scenario if isinstance(scenario, str) else tuple(scenario)
+        a, b = check_scenario(scenario)
+        self.scenario = (a, b)
         self.hidden = hidden
         self.steps = steps
         self.draws = draws
@@ -375,7 +377,6 @@ class GraphRouter(PlacingRouter):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_scenario(self.scenario)
         if self.hidden < 1 or self.steps < 1 or self.draws < 1:
             raise RouterError(
                 f"hidden is {self.hidden}, steps {self.steps} and draws {self.draws}, expected 1 "
@@ -388,7 +389,7 @@ class GraphRouter(PlacingRouter):
         return {
             "graph": GraphEstimator(
                 described=getattr(self, "_described", np.zeros((0, 0))),
-                scenario=(self.scenario[0], self.scenario[1]),
+                scenario=self.scenario,
                 hidden=self.hidden,
                 steps=self.steps,
                 draws=self.draws,

@@ -100,12 +100,13 @@ class CategoryEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The classifier, the names of the categories and the table."""
-        return {
+        own: dict[str, NDArray[Any]] = {
             "names": names_to_array(self.names_),
             "table": self.table_,
             "table_std": self.table_std_,
             "mean_std": self.mean_std_,
-        } | {f"head.{k}": v for k, v in self.head_.get_state().items()}
+        }
+        return own | {f"head.{k}": v for k, v in self.head_.get_state().items()}
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""

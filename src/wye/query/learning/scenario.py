@@ -10,6 +10,7 @@ Shape letters: Q queries, M models, T tasks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +58,18 @@ class TaskScale:
         return np.asarray(np.clip(scaled, 0.0, 1.0), np.float64)
 
 
-def check_scenario(scenario: tuple[float, float]) -> tuple[float, float]:
+def check_scenario(scenario: Sequence[float]) -> tuple[float, float]:
     """Weights (a, b) of quality and cost.
 
     Raises:
         RouterError: not two numbers of 0 or more, the first above 0.
     """
-    if len(scenario) != 2 or not scenario[0] > 0 or not scenario[1] >= 0:
+    if (
+        isinstance(scenario, str)
+        or len(scenario) != 2
+        or not scenario[0] > 0
+        or not scenario[1] >= 0
+    ):
         raise RouterError(
             f"scenario is {scenario!r}, expected the weights of quality (above 0) and of cost (0 "
             "or more), for instance (0.5, 0.5)"
