@@ -55,10 +55,10 @@ def test_the_program_sees_an_empty_folder_and_environment_and_leaves_nothing(
 
 def test_what_the_program_started_ends_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
-    late = f"import time; time.sleep(1.5); open({str(mark)!r}, 'w')"
+    late = f"import time; time.sleep(0.5); open({str(mark)!r}, 'w')"
     made = run_code(f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {late!r}])")
     assert made.passed
-    time.sleep(2)
+    time.sleep(1)
     assert not mark.exists()
 
 
