@@ -31,6 +31,8 @@ LEAST, MOST = 0.002, 0.998
 TUNING_CELLS = 100_000
 # A model this much below the best on average counts 1/e of it when weights are learned.
 COMPETITIVE = 0.1
+# Share of the explained squares that may go with an estimator that is left out.
+IDLE = 0.005
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,6 @@ def fit_combination(
         quality: `[Q, M]` outcomes, NaN where unknown.
         means: `[M]` mean quality of each model.
     """
-    from scipy.optimize import nnls
-
     known = np.isfinite(quality)
     target = (quality - means)[known]
     columns: list[FloatArray] = []
@@ -109,9 +109,41 @@ def fit_combination(
     # Normal equations keep the problem at [2H, 2H], whatever the number of outcomes.
     gram, moment = design.T @ design, design.T @ target
     gram[np.diag_indices_from(gram)] += 1e-9 * max(1.0, float(np.trace(gram)))
-    lower = np.linalg.cholesky(gram)
-    weights, _ = nnls(lower.T, np.linalg.solve(lower, moment))
+    weights = _without_idle(gram, moment)
     return Combination(means=means, common=weights[0::2], contrast=weights[1::2])
+
+
+def _without_idle(gram: FloatArray, moment: FloatArray) -> FloatArray:
+    """Non-negative weights `[2H]`, zero for estimators that explain next to nothing beside others.
+
+    Backward elimination: whoever explains least is left out while the rest explain nearly as much
+    as all together. A decision then asks no estimator that hardly moves it.
+    """
+    kept = list(range(len(moment) // 2))
+    weights, everything = _least_squares(gram, moment, kept)
+    while len(kept) > 1:
+        shorter = [[h for h in kept if h != out] for out in kept]
+        fits = [_least_squares(gram, moment, rest) for rest in shorter]
+        best = int(np.argmax([explained for _, explained in fits]))
+        if fits[best][1] < (1.0 - IDLE) * everything:
+            break
+        kept, weights = shorter[best], fits[best][0]
+    return weights
+
+
+def _least_squares(
+    gram: FloatArray, moment: FloatArray, kept: Sequence[int]
+) -> tuple[FloatArray, float]:
+    """Weights `[2H]` of the estimators `kept`, others zero, and the squares that they explain."""
+    from scipy.optimize import nnls
+
+    columns = np.array([2 * h + part for h in kept for part in (0, 1)])
+    own, target = gram[np.ix_(columns, columns)], moment[columns]
+    lower = np.linalg.cholesky(own)
+    found, _ = nnls(lower.T, np.linalg.solve(lower, target))
+    weights = np.zeros(len(moment))
+    weights[columns] = found
+    return weights, float(2.0 * found @ target - found @ own @ found)
 
 
 def _parts(prediction: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:
