@@ -340,6 +340,16 @@ def data_split(
 
 
 @app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline in TOML.")],
+) -> None:
+    """Show a pipeline: each stage, when it decides, on what information, and how."""
+    from wye.query.pipelines.reading import read_pipeline
+
+    print(read_pipeline(file).explain())  # noqa: T201
+
+
+@app.command()
 def systems(
     scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
     as_json: AsJson = False,

@@ -1,0 +1,106 @@
+"""Pipelines read from files: what they become, and what the reader of a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wye.cli import app
+from wye.query.constant import ConstantRouter
+from wye.query.pipelines.frame import PipelineError
+from wye.query.pipelines.reading import read_pipeline
+from wye.query.policies.judging import Answer
+from wye.testing.query_data import made_outcomes
+
+WHOLE = """
+targets = ["generalist", "calculator", "coder", "weak"]
+
+[ledger]
+total_usd = 5.0
+
+[[stage]]
+kind = "refuse"
+pattern = "(?i)password"
+reason = "asks for secrets"
+
+[[stage]]
+kind = "eligible"
+offers = { generalist = ["tools"], calculator = ["tools"], coder = [], weak = [] }
+
+[[stage]]
+kind = "route"
+router = "router"
+policy = "utility:cost_weight=50"
+
+[[stage]]
+kind = "judge"
+threshold = 0.7
+
+[[stage]]
+kind = "run"
+target = "generalist"
+cost_usd = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("pipeline")
+    ConstantRouter().fit(made_outcomes(60)).save(made / "router")
+    (made / "pipeline.toml").write_text(WHOLE, encoding="utf-8")
+    return made
+
+
+def test_a_file_becomes_the_chain_it_describes(folder: Path) -> None:
+    pipeline = read_pipeline(folder / "pipeline.toml")
+    assert [s.name for s in pipeline.stages] == [
+        "guard",
+        "eligible",
+        "route",
+        "judge",
+        "run generalist",
+    ]
+    assert pipeline.ledger.total_usd == 5.0
+    refused = pipeline.run("my PassWord?", lambda m, t: (Answer(m, t), 0.1))
+    assert refused.rejected == "asks for secrets"
+    answered = pipeline.run(
+        "x", lambda m, t: (Answer(m, t, confidence=0.0), 0.1), metadata={"needs": ["tools"]}
+    )
+    assert answered.answer is not None
+    assert answered.answer.model == "generalist"
+
+
+def test_the_command_prints_the_frame(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["explain", str(folder / "pipeline.toml")])
+    assert result.exit_code == 0, result.output
+    assert "after the answer" in result.output
+    assert len(result.output.strip().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("targets = [", "cannot be read"),
+        ("targets = 3", "expected a list"),
+        ('targets = ["a"]', "no stages"),
+        ('targets = ["a"]\nsurprise = 1', "surprise"),
+        ('targets = ["a"]\n[[stage]]\nkind = "pray"', "kind 'pray'"),
+        ('targets = ["a"]\n[[stage]]\nkind = "run"', "lacks"),
+        ('targets = ["a"]\n[[stage]]\nkind = "run"\ntarget = "a"\nspeed = 3', "speed"),
+        ('targets = ["a"]\n[[stage]]\nkind = "judge"\nthreshold = 0.5', "reads answers"),
+        (
+            'targets = ["a"]\n[[stage]]\nkind = "refuse"\npattern = "("\nreason = "x"',
+            "no regular expression",
+        ),
+        ('targets = ["a"]\n[ledger]\ntotal_usd = -1\n[[stage]]\nkind = "run"\ntarget = "a"', "-1"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(PipelineError, match=complaint):
+        read_pipeline(file)
+    result = CliRunner().invoke(app, ["explain", str(file)])
+    assert result.exit_code != 0
