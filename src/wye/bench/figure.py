@@ -136,8 +136,9 @@ def _legend(figure: Any, axes: Any) -> None:
         labels,
         loc="lower left",
         bbox_to_anchor=(0.07, 0.0),
-        ncols=min(len(labels), 3),
-        fontsize=8.5,
+        # Two rows fit below the axis.
+        ncols=min(len(labels), 3 if len(labels) <= 6 else 4),
+        fontsize=8.5 if len(labels) <= 6 else 7.5,
         frameon=False,
         labelcolor=_SOFT,
     )
