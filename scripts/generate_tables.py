@@ -1,4 +1,4 @@
-"""Write the tables of README.md that come from the code, between their markers.
+"""Write the tables of README.md and docs/systems.md that come from the code, between markers.
 
 Usage: python scripts/generate_tables.py [--check]
 
@@ -10,36 +10,42 @@ import re
 import sys
 from pathlib import Path
 
-from wye.catalog import load_catalog
+from wye.catalog import System, load_catalog
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 MARKERS = re.compile(r"(<!-- systems: begin -->\n).*?(<!-- systems: end -->)", re.DOTALL)
 
 
-def systems_table() -> str:
+def row(system: System, *, figures: bool) -> str:
+    """One system as a row of Markdown, with its verdict alone or with what was measured."""
+    paper = f"arXiv {system.arxiv}" if system.arxiv else "classic"
+    status = system.status if figures else system.status.partition(":")[0]
+    return f"| `{system.slug}` | {system.scale} | {system.title} | {paper} | {status} |"
+
+
+def table(*, figures: bool) -> str:
     """The catalogue as a Markdown table."""
-    rows = ["| system | scale | what | paper | status |", "| --- | --- | --- | --- | --- |"]
-    for system in load_catalog(plugins=False).systems:
-        paper = f"arXiv {system.arxiv}" if system.arxiv else "classic"
-        rows.append(
-            f"| `{system.slug}` | {system.scale} | {system.title} | {paper} | {system.status} |"
-        )
-    return "\n".join(rows) + "\n"
+    head = ["| system | scale | what | paper | outcome |", "| --- | --- | --- | --- | --- |"]
+    rows = [row(s, figures=figures) for s in load_catalog(plugins=False).systems]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    text = README.read_text(encoding="utf-8")
-    if not MARKERS.search(text):
-        sys.exit(f"{README} has no markers <!-- systems: begin --> and <!-- systems: end -->")
-    table = systems_table()
-    fresh = MARKERS.sub(lambda m: m.group(1) + table + m.group(2), text)
-    if check:
-        return int(fresh != text)
-    README.write_text(fresh, encoding="utf-8")
-    return 0
+    stale = False
+    for name, figures in (("README.md", False), ("docs/systems.md", True)):
+        page = ROOT / name
+        text = page.read_text(encoding="utf-8")
+        if not MARKERS.search(text):
+            sys.exit(f"{name} has no markers <!-- systems: begin --> and <!-- systems: end -->")
+        written = table(figures=figures)
+        fresh = MARKERS.sub(lambda m, t=written: m.group(1) + t + m.group(2), text)
+        stale |= fresh != text
+        if not check:
+            page.write_text(fresh, encoding="utf-8")
+    return int(check and stale)
 
 
 if __name__ == "__main__":
