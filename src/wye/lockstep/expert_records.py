@@ -59,7 +59,7 @@ def record_experts(experts: Sequence[Member], ids: Tensor, *, batch: int = 64) -
         raise LockstepError(f"ids have shape {tuple(ids.shape)}, expected [B, L + 1] with L >= 1")
     said, best = [], []
     for expert in experts:
-        parts = [_record(expert, some, size) for some in ids.split(batch)]
+        parts = [_record(expert, some, size) for some in torch.split(ids, batch)]
         said.append(torch.cat([p[0] for p in parts]))
         best.append(torch.cat([p[1] for p in parts]))
     return ExpertRecord(torch.stack(said, dim=-1), torch.stack(best, dim=-1))

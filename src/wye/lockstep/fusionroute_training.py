@@ -195,7 +195,7 @@ def fit_cdpo(
     """
     with torch.no_grad():
         fusion.eval()
-        parts = torch.arange(len(pairs.preferred)).split(batch)
+        parts = torch.split(torch.arange(len(pairs.preferred)), batch)
         said = [pairs.log_probabilities(fusion, rows) for rows in parts]
         reference = [torch.cat(column) for column in zip(*said, strict=True)]
     text_order = _rows(len(texts.ids), batch, seed)
@@ -232,7 +232,7 @@ def _rows(n: int, batch: int, seed: int) -> Callable[[], Tensor]:
 
     def draw() -> Tensor:
         if not left:
-            left.extend(reversed(torch.randperm(n, generator=generator).split(batch)))
+            left.extend(reversed(torch.split(torch.randperm(n, generator=generator), batch)))
         return left.pop()
 
     return draw

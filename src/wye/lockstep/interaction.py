@@ -49,8 +49,8 @@ class Interaction(nn.Module):
         self.key = nn.Linear(shared, shared, bias=False)
         self.value = nn.Linear(shared, shared, bias=False)
         self.output = nn.Linear(shared, shared, bias=False)
-        for back in self.back:
-            nn.init.zeros_(back.weight)
+        for weight in self.back.parameters():
+            nn.init.zeros_(weight)
 
     def project(self, member: int, hidden: Tensor) -> Tensor:
         """u `[B, L, U]` of the hidden states `[B, L, D]` of a model."""

@@ -120,4 +120,8 @@ def _layers(model: nn.Module, n: int) -> tuple[nn.Module, ...]:
         raise LockstepError(
             f"{type(model).__name__} has no list of the {n} layers that its config speaks of"
         )
-    return tuple(max(lists, key=lambda stack: sum(p.numel() for p in stack.parameters())))
+    return tuple(max(lists, key=_size))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

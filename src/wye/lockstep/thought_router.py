@@ -7,8 +7,8 @@ A network reads the embedding z of the prompt:
 In training s' = s + Gumbel noise takes the place of s, and the choice carries the gradient of
 softmax(s' / tau) straight through (`wye.core.straight_through`): a = hard + soft - stopgrad(soft).
 It reaches the router only where a multiplies something, which `mixture_of_thoughts` does. Mixture
-of Thoughts, arXiv 2509.21164; that the primary is the best of s' and not of s is ours, so that every
-model speaks at times while it learns.
+of Thoughts, arXiv 2509.21164; that the primary is the best of s' and not of s is ours, so that
+every model speaks at times while it learns.
 
 Shape letters: B queries, M models, K active ones, D width of the embedding.
 """

@@ -34,7 +34,7 @@ class Corpus:
     """Text of one kind in two parts that share no file.
 
     Attributes:
-        name: python, c, english or german.
+        name: python, c, english, german or french.
         train: what is trained on.
         held_out: what is measured on.
     """
@@ -121,7 +121,7 @@ def corpus(name: str, size: int, *, held_out: int = 200_000) -> Corpus:
     """Both parts of one kind of text.
 
     Args:
-        name: python, c, english or german.
+        name: python, c, english, german or french.
         size: bytes for training.
         held_out: bytes held out.
 
@@ -210,10 +210,18 @@ def _english_files() -> Iterator[Path]:
 
 
 def _german_files() -> Iterator[Path]:
+    return _manuals("de")
+
+
+def _french_files() -> Iterator[Path]:
+    return _manuals("fr")
+
+
+def _manuals(language: str) -> Iterator[Path]:
     return _sorted(
         (root, root.glob("man[1-8]/*"))
         for base in dict.fromkeys(_MANUALS)
-        for root in (base / "de",)
+        for root in (base / language,)
         if root.is_dir()
     )
 
@@ -241,5 +249,10 @@ _KINDS: dict[str, tuple[Callable[[], Iterator[Path]], Callable[[Path], bytes], s
         _german_files,
         lambda path: without_roff(path).encode(),
         ", or install German manual pages (on Debian and Ubuntu the package manpages-de)",
+    ),
+    "french": (
+        _french_files,
+        lambda path: without_roff(path).encode(),
+        ", or install French manual pages (on Debian and Ubuntu the package manpages-fr)",
     ),
 }
