@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wye.query.fusionfactory import FusionFactoryRouter as FusionFactoryRouter
     from wye.query.graphrouter import GraphRouter as GraphRouter
     from wye.query.greenserv import GreenServRouter as GreenServRouter
+    from wye.query.guarded_query_routing import GuardedRouter as GuardedRouter
     from wye.query.hybrid_preferences import AnnotatorRouter as AnnotatorRouter
     from wye.query.hybridllm import HybridLLMRouter as HybridLLMRouter
     from wye.query.irt import IRTRouter as IRTRouter
@@ -99,6 +100,7 @@ _HOME = {
     "FusionFactoryRouter": "fusionfactory",
     "GraphRouter": "graphrouter",
     "GreenServRouter": "greenserv",
+    "GuardedRouter": "guarded_query_routing",
     "HybridLLMRouter": "hybridllm",
     "IRTRouter": "irt",
     "KNNRouter": "knn",
@@ -163,6 +165,7 @@ __all__ = [
     "FusionFactoryRouter",
     "GraphRouter",
     "GreenServRouter",
+    "GuardedRouter",
     "HybridLLMRouter",
     "IRTRouter",
     "KNNRouter",
