@@ -33,7 +33,9 @@ _ESCAPES = (
     (re.compile(r"\\e|\\\\"), r"\\"),
 )
 _SPOKEN = ("SH", "SS", "B", "I", "BR", "BI", "IR", "IB", "RB", "RI", "SM", "SB", "IP")
-_SECTIONS_OF_PEOPLE = re.compile(r"^\.SH\s+\"?(?:ÜBERSETZUNG|AUTOR|VERFASSER|DANK)", re.IGNORECASE)
+_SECTIONS_OF_PEOPLE = re.compile(
+    r"^\.SH\s+\"?(?:ÜBERSETZUNG|AUTOR|VERFASSER|DANK|AUTEUR|TRADUCT|REMERCIEMENT)", re.IGNORECASE
+)
 
 
 def english_prose(path: Path) -> str:
