@@ -48,44 +48,10 @@ from wye.query.pipelines.stages import GuardStage, RouteStage
 from wye.query.policies.judging import Answer
 from wye.testing import made_outcomes
 
-WORDS = {
-    "law": [
-        "court",
-        "judge",
-        "ruled",
-        "appeal",
-        "statute",
-        "plaintiff",
-        "contract",
-        "liable",
-        "verdict",
-        "counsel",
-    ],
-    "health": [
-        "doctor",
-        "patient",
-        "fever",
-        "dose",
-        "nurse",
-        "symptom",
-        "blood",
-        "therapy",
-        "tablet",
-        "clinic",
-    ],
-    "money": [
-        "bank",
-        "loan",
-        "interest",
-        "bond",
-        "dividend",
-        "profit",
-        "market",
-        "share",
-        "credit",
-        "invest",
-    ],
-}
+LAW = "court judge ruled appeal statute plaintiff contract liable verdict counsel"
+HEALTH = "doctor patient fever dose nurse symptom blood therapy tablet clinic"
+MONEY = "bank loan interest bond dividend profit market share credit invest"
+WORDS = {"law": LAW.split(), "health": HEALTH.split(), "money": MONEY.split()}
 FOREIGN = [
     "der Hund schläft heute lange",
     "日本の首都はどこですか",

@@ -255,7 +255,7 @@ class GuardedRouter:
         rows = np.flatnonzero(~rejected)
         if allowed is not None and np.ndim(allowed) == 2:
             allowed = np.asarray(allowed)[rows]
-        routed = router.route([texts[i] for i in rows], policy, allowed=allowed, seed=seed)
+        routed = router.route([texts[i] for i in rows.tolist()], policy, allowed=allowed, seed=seed)
         names = tuple(dict.fromkeys([*routed.models, *([self.fallback] if self.fallback else [])]))
         column = np.full(len(texts), -1, np.intp)
         column[rows[np.asarray(routed.plan.source)]] = np.asarray(routed.plan.target)

@@ -34,7 +34,7 @@ class Corpus:
     """Text of one kind in two parts that share no file.
 
     Attributes:
-        name: python, c, english, german or french.
+        name: as in `corpus`.
         train: what is trained on.
         held_out: what is measured on.
     """
@@ -121,7 +121,7 @@ def corpus(name: str, size: int, *, held_out: int = 200_000) -> Corpus:
     """Both parts of one kind of text.
 
     Args:
-        name: python, c, english, german or french.
+        name: python, c, english, or manual pages: manual (English), german, french, polish.
         size: bytes for training.
         held_out: bytes held out.
 
@@ -217,6 +217,15 @@ def _french_files() -> Iterator[Path]:
     return _manuals("fr")
 
 
+def _polish_files() -> Iterator[Path]:
+    return _manuals("pl")
+
+
+def _manual_files() -> Iterator[Path]:
+    # English pages lie beside the folders of the translations.
+    return _manuals("")
+
+
 def _manuals(language: str) -> Iterator[Path]:
     return _sorted(
         (root, root.glob("man[1-8]/*"))
@@ -254,5 +263,15 @@ _KINDS: dict[str, tuple[Callable[[], Iterator[Path]], Callable[[Path], bytes], s
         _french_files,
         lambda path: without_roff(path).encode(),
         ", or install French manual pages (on Debian and Ubuntu the package manpages-fr)",
+    ),
+    "polish": (
+        _polish_files,
+        lambda path: without_roff(path).encode(),
+        ", or install Polish manual pages (on Debian and Ubuntu the package manpages-pl)",
+    ),
+    "manual": (
+        _manual_files,
+        lambda path: without_roff(path).encode(),
+        ", or install manual pages (on Debian and Ubuntu the package manpages)",
     ),
 }

@@ -243,7 +243,7 @@ class AnyGuard(Guard):
 
     def rejects(self, reading: Reading) -> BoolArray:
         """`[Q]` whether any guard rejects."""
-        return np.any([g.rejects(reading) for g in self.guards], axis=0)
+        return np.asarray(np.any([g.rejects(reading) for g in self.guards], axis=0), np.bool_)
 
     def by_rule(self, reading: Reading) -> dict[str, BoolArray]:
         """What each rule rejects."""
