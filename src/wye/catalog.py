@@ -49,6 +49,8 @@ class System(BaseModel):
         seconds: how long the check takes on two cores, about.
         status: `reproduced`, `partly reproduced` or `not reproduced at this scale`, a colon, and
             the measured figures; for a third party's, where it comes from.
+        when, reads, how: the frame of a routing system (arXiv 2603.04445): when it decides, on what
+            information (separated by commas), by which means; empty where the frame says nothing.
         package: distribution that adds it; empty for wye itself.
     """
 
@@ -63,6 +65,9 @@ class System(BaseModel):
     check: str = ""
     seconds: float = 0.0
     status: str
+    when: str = ""
+    reads: str = ""
+    how: str = ""
     package: str = ""
 
     @field_validator("slug")

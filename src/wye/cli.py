@@ -341,12 +341,25 @@ def data_split(
 
 @app.command()
 def explain(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline in TOML.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="FILE|SLUG...", help="A pipeline in TOML, or systems.")
+    ],
 ) -> None:
-    """Show a pipeline: each stage, when it decides, on what information, and how."""
+    """Show when each stage of a pipeline, or each system, decides, on what, and how."""
+    from wye.catalog import load_catalog
+    from wye.query.pipelines.frame import Facets, frame_table
     from wye.query.pipelines.reading import read_pipeline
 
-    print(read_pipeline(file).explain())  # noqa: T201
+    if len(what) == 1 and what[0].endswith(".toml"):
+        print(read_pipeline(what[0]).explain())  # noqa: T201
+        return
+    rows = []
+    for system in map(load_catalog().get, what):
+        if not system.when:
+            raise WyeError(f"{system.slug} does not say when it decides; systems of queries do")
+        reads = tuple(system.reads.split(", "))
+        rows.append((system.slug, Facets(system.when, reads, system.how), system.title))
+    print(frame_table(rows))  # noqa: T201
 
 
 @app.command()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from wye.catalog import System, load_catalog
 from wye.cli import app
 from wye.query.constant import ConstantRouter
-from wye.query.pipelines.frame import PipelineError
+from wye.query.pipelines.frame import Facets, PipelineError
 from wye.query.pipelines.reading import read_pipeline
 from wye.query.policies.judging import Answer
 from wye.testing.query_data import made_outcomes
@@ -77,6 +78,21 @@ def test_the_command_prints_the_frame(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "after the answer" in result.output
     assert len(result.output.strip().splitlines()) == 6
+
+
+def test_systems_say_when_they_decide() -> None:
+    result = CliRunner().invoke(app, ["explain", "knn-routing", "cascade-routing"])
+    assert result.exit_code == 0, result.output
+    assert "before the answer" in result.output
+    assert "after the answer" in result.output
+    assert CliRunner().invoke(app, ["explain", "switch"]).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    "system", [s for s in load_catalog(plugins=False).of_scale("query").systems]
+)
+def test_every_system_of_queries_stands_in_the_frame(system: System) -> None:
+    Facets(system.when, tuple(system.reads.split(", ")), system.how)
 
 
 @pytest.mark.parametrize(

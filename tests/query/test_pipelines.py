@@ -59,9 +59,9 @@ def test_targets_are_there_once(targets: list[str]) -> None:
 
 def test_words_outside_the_frame_are_refused() -> None:
     with pytest.raises(PipelineError, match="not in the frame"):
-        Facets("sometimes", ("text",), "rule")  # type: ignore[arg-type]
+        Facets("sometimes", ("text",), "rule")
     with pytest.raises(PipelineError, match="needs"):
-        Facets("after the answer", ("tea leaves",), "rule")  # type: ignore[arg-type]
+        Facets("after the answer", ("tea leaves",), "rule")
 
 
 def test_an_answer_that_is_not_trusted_goes_on_and_both_are_paid() -> None:

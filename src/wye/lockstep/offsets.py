@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from wye.lockstep.base import LockstepError
 
-NEVER = torch.iinfo(torch.int64).max
+NEVER = 2**31 - 1
 """`seen` of padding: no token sees it."""
 
 

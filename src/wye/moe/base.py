@@ -22,27 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from wye.core import Plan
+from wye.core.contracts import Contracts as Contracts
 from wye.errors import WyeError
 from wye.moe.losses import carry, recomputing
 
 
 class MoEError(WyeError):
     """A router, an expert layer or their input that cannot work; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Contracts:
-    """What holds of a router in evaluation mode; `wye.testing` checks the declaration.
-
-    Attributes:
-        causal: the output of a token does not change when later tokens do.
-        batch_invariant: nor when the other sequences of its batch do.
-        padding: nor when its sequence is padded.
-    """
-
-    causal: bool = True
-    batch_invariant: bool = True
-    padding: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,11 @@ arXiv 2507.10540.
            graph   `wye.query.graphrouter` with h = 8 and 70 steps
 
 Ours, where the repository says nothing or takes a large network: k = 20, the linear machine, and
-the frozen embeddings of `bert`. A score becomes a quality by one logistic map for all models;
-those of `svm`, `mlp` and `bert` say which model is best, so their qualities rank the models of a
-query and may be off in level: where a policy weighs quality against cost, take `knn` or `graph`.
+the frozen embeddings of `bert`. `svm`, `mlp` and `bert` say which model is best and not how good
+it is: the reward of a model is what it was measured to earn on held-out queries for which the same
+model is named, so all queries with one name have one row of qualities, and the named model is
+chosen unless another earned more there. A reward becomes a quality by one logistic map for all
+models. Where a policy weighs quality against cost query by query, take `knn` or `graph`.
 
 Shape letters: Q queries, M models.
 """

@@ -4,7 +4,15 @@
     best-arm head: score[q, m] = log P(m is best | x_q)      (`wye.query.learning.label_heads`)
     dual encoder:  score[q, m] = cos(x_q A, v_m B) / t, softmax over arms against the best arm
 
-A score becomes a quality by one logistic map for all arms. Source: query level of FusionFactory,
+The scores of the last two say which arm is best and nothing of how good it is. There the reward of
+arm m is what m was measured to earn on queries for which a classifier that had not learned from
+them names the same arm:
+
+    reward[q, m] = mean_m + sum_{r: g(r) = g(q)} (U_rm - mean_m) / (20 + n_gm),
+    g(q) = argmax_m score[q, m]
+
+so that the arm named is the best one unless another earned more where it is named. A mean reward
+becomes a quality by one logistic map for all arms. Source: query level of FusionFactory,
 arXiv 2507.10540. Its BERT router fine-tunes one text encoder on queries and names of arms; here two
 linear maps are learned on frozen embeddings of both, by L-BFGS.
 
@@ -15,6 +23,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -22,14 +31,18 @@ from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.categories import category_labels
-from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std, model_means
+from wye.query.learning.estimator import QualityEstimator, fitted_std, folds, mean_std, model_means
+from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import CELLS_AT_ONCE, QueryInputs
-from wye.query.learning.label_heads import LabelHead, label_head, softmax
+from wye.query.learning.label_heads import LabelHead, label_head, one_hot, softmax
 from wye.query.learning.lbfgs import Arrays, minimise
 from wye.query.learning.scenario import TaskScale, best_arms, reward
 from wye.query.learning.score_link import ScoreLink
 
 LEAST_PROBABILITY = 1e-4
+# Held-out queries that the table of a classifier is learned from: parts until there are so many.
+LEVEL_FOLDS, LEVEL_QUERIES = 3, 2000
+SHRINKAGE = 20.0
 TRAINING_QUERIES = 8192
 TEMPERATURE = 0.1
 PENALTY = 1e-3
@@ -71,13 +84,20 @@ class ScoredEstimator(QualityEstimator):
                 f"scenario {self.scenario} weighs cost, and the log has outcomes without one; give "
                 "`cost_usd`, or route with scenario (1.0, 0.0)"
             )
-        self.learn(inputs, reward(performance, scaled, self.scenario), scaled)
+        utility = reward(performance, scaled, self.scenario)
+        self.learn(inputs, utility, scaled)
+        self._learn_level(inputs, quality, utility, scaled)
+        return self
+
+    def _learn_level(
+        self, inputs: QueryInputs, quality: FloatArray, utility: FloatArray, cost: FloatArray
+    ) -> None:
+        """Learn how good an arm is from how it scores."""
         scores = self.scores(inputs)
         self.link_ = ScoreLink.fit(scores, quality)
         deviation = mean_std(quality, model_means(quality))
         expected = self.link_.apply(scores)
         self.std_ = np.hypot(fitted_std(quality, expected, self.parameters), deviation)
-        return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
@@ -142,7 +162,57 @@ class NeighbourScores(ScoredEstimator):
         self.means_ = arrays["means"]
 
 
-class BestArmScores(ScoredEstimator):
+class ArmClassifier(ScoredEstimator):
+    """Scores that say which arm is best; a table says what each earns where one is named."""
+
+    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`."""
+        quality = self.link_.apply(self.table_[self.scores(inputs).argmax(axis=1)])
+        return quality, np.broadcast_to(self.std_, quality.shape)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """The table by named arm too; a subclass adds what scores need."""
+        return super().get_state() | {"table": self.table_}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` returned."""
+        super().set_state(arrays)
+        self.table_ = arrays["table"]
+
+    def _learn_level(
+        self, inputs: QueryInputs, quality: FloatArray, utility: FloatArray, cost: FloatArray
+    ) -> None:
+        named = self._named_unseen(inputs, utility, cost)
+        rows = np.flatnonzero(named >= 0)
+        a, b = self.scenario
+        # From 0 to 1, as means of arms with unknown outcomes are.
+        earned = (utility + b) / (a + b)
+        owner = one_hot(named[rows], quality.shape[1])
+        self.table_, _ = group_table(owner, earned[rows], model_means(earned), SHRINKAGE)
+        reward_of = self.table_[named[rows]]
+        self.link_ = ScoreLink.fit(reward_of, quality[rows])
+        expected, deviation = self.link_.apply(reward_of), mean_std(quality, model_means(quality))
+        self.std_ = np.hypot(fitted_std(quality[rows], expected, quality.shape[1]), deviation)
+
+    def _named_unseen(
+        self, inputs: QueryInputs, utility: FloatArray, cost: FloatArray
+    ) -> NDArray[np.intp]:
+        """`[Q]` the arm named by a classifier that had not seen the query; -1 where none did."""
+        n = len(inputs)
+        named = np.full(n, -1, np.intp)
+        if n == 1:
+            return np.asarray(self.scores(inputs).argmax(axis=1), np.intp)
+        for part in folds(n, LEVEL_FOLDS, 0):
+            rest = np.setdiff1d(np.arange(n), part)
+            other = copy(self)
+            other.learn(inputs.rows(rest), utility[rest], cost[rest])
+            named[part] = other.scores(inputs.rows(part)).argmax(axis=1)
+            if (named >= 0).sum() >= LEVEL_QUERIES:
+                break
+        return named
+
+
+class BestArmScores(ArmClassifier):
     """Log-probability that an arm is the best, by a classifier: `svm`, `mlp`, `linear` or `knn`.
 
     Of equal arms the best on average is the label; what they cost counts by the scenario. Queries
@@ -198,7 +268,7 @@ class BestArmScores(ScoredEstimator):
         )
 
 
-class DualEncoderScores(ScoredEstimator):
+class DualEncoderScores(ArmClassifier):
     """Cosine of a query and an arm, each mapped into one space.
 
     Args:

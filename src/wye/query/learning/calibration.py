@@ -72,6 +72,9 @@ class Combination:
         """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement."""
         weights = self.common + self.contrast
         used = [h for h, p in enumerate(predictions) if p is not None]
+        alone = stds[used[0]] if len(used) == 1 else None
+        if alone is not None:
+            return alone
         total = float(sum(weights[h] for h in used))
         mean: FloatArray | float = 0.0
         square: FloatArray | float = 0.0
@@ -148,7 +151,7 @@ def _least_squares(
 
 def _parts(prediction: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:
     excess = prediction - means
-    common = excess.mean(axis=1)
+    common = np.add.reduce(excess, axis=1) / max(1, means.size)
     return common, excess - common[:, None]
 
 
@@ -171,12 +174,12 @@ class Calibrator:
             raw = _sigmoid(self.knots[0] * _logit(raw) + self.knots[1])
         elif self.method == "isotonic":
             raw = np.interp(raw, self.knots[0], self.knots[1])
-        return np.clip(raw, LEAST, MOST)
+        return _limited(raw)
 
-    def slope(self, raw: FloatArray) -> FloatArray:
-        """Derivative of `apply`, by which an uncertainty stretches."""
+    def slope(self, raw: FloatArray, mapped: FloatArray) -> FloatArray:
+        """Derivative of `apply`, by which an uncertainty stretches; `mapped` is `apply(raw)`."""
         if self.method == "platt":
-            limited, mapped = np.clip(raw, LEAST, MOST), self.apply(raw)
+            limited = _limited(raw)
             steepness: float = float(self.knots[0])
             return steepness * mapped * (1.0 - mapped) / (limited * (1.0 - limited))
         step = 0.02
@@ -278,8 +281,13 @@ class Reliability:
         return cls(predicted, observed, count, ece, brier)
 
 
+def _limited(p: FloatArray) -> FloatArray:
+    # The same as np.clip, which costs several times as much on a single query.
+    return np.asarray(np.minimum(np.maximum(p, LEAST), MOST), np.float64)
+
+
 def _logit(p: FloatArray) -> FloatArray:
-    p = np.clip(p, LEAST, MOST)
+    p = _limited(p)
     return np.asarray(np.log(p / (1.0 - p)), np.float64)
 
 

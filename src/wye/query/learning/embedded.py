@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from wye.data import RoutingData
 
 NEIGHBOURS = 256
+# References kept to tell how new a query is where no estimator reads neighbours: a decision reads
+# every one of them.
+NOVELTY_REFERENCES = 1024
 
 
 class EmbeddedRouter(QueryRouter):
@@ -44,7 +47,8 @@ class EmbeddedRouter(QueryRouter):
     Args:
         embedder: a spec of `wye.embed.get_embedder`, or an `Embedder`.
         calibration: `platt`, `isotonic` or `none`.
-        max_references: training queries kept for neighbours and novelty, drawn at random beyond.
+        max_references: training queries kept for neighbours and novelty, drawn at random beyond;
+            for novelty alone `NOVELTY_REFERENCES` of them.
         seed: of every random choice.
 
     Attributes:
@@ -101,6 +105,8 @@ class EmbeddedRouter(QueryRouter):
         self.models_ = data.model_names
         self.mean_std_ = mean_std(quality, model_means(quality))
         self._learn_quality(inputs, quality)
+        if self._neighbours_read() == 0:
+            self._keep_for_novelty(inputs)
         self.cost_model_ = fit_cost_model(data, _cost_design(inputs))
         self.kept_ = np.arange(len(self.models_))
         return self
@@ -208,10 +214,7 @@ class EmbeddedRouter(QueryRouter):
         reference = np.full(len(texts), -1, np.intp)
         reference[rows] = np.arange(rows.size)
         found = nearest(vectors, self.references_, NEIGHBOURS, exclude=reference)
-        if found.similarity.shape[1]:
-            self.familiarity_ = np.sort(found.similarity[:, 0])
-        else:
-            self.familiarity_ = np.zeros(0, np.float32)
+        self.familiarity_ = np.sort(found.similarity[:, :1].ravel())
         return QueryInputs(
             texts=tuple(texts),
             vectors=vectors,
@@ -226,6 +229,25 @@ class EmbeddedRouter(QueryRouter):
                 params_b=data.models["params_b"].to_numpy(np.float64, na_value=np.nan),
             ),
         )
+
+    def _keep_for_novelty(self, inputs: QueryInputs) -> None:
+        """Drop references that only refine how new a query is, and measure novelty by the rest."""
+        surplus = len(self.references_) - NOVELTY_REFERENCES
+        if surplus <= 0:
+            return
+        order = np.random.default_rng(self.seed).permutation(len(self.references_))
+        kept = np.sort(order[:NOVELTY_REFERENCES])
+        place = np.full(len(self.references_), -1, np.intp)
+        place[kept] = np.arange(kept.size)
+        reference = np.where(inputs.reference >= 0, place[inputs.reference], -1)
+        self.references_ = np.ascontiguousarray(self.references_[kept])
+        found = nearest(inputs.vectors, self.references_, 1, exclude=reference)
+        self.familiarity_ = np.sort(found.similarity[:, 0])
+
+    def _neighbours_read(self) -> int:
+        """How many neighbours of a query the estimators in use read."""
+        estimators = list(self.estimators_.values())
+        return max(estimators[h].neighbours_read for h in self.used_)
 
     def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
         held_out = self._out_of_fold(inputs, quality)
@@ -266,21 +288,20 @@ class EmbeddedRouter(QueryRouter):
         except EmbedError as error:
             raise RouterError(str(error)) from error
         features = (text_features(texts) - self.feature_mean_) / self.feature_std_
-        estimators = list(self.estimators_.values())
-        k = max(1, *(estimators[h].neighbours_read for h in self.used_))
         return QueryInputs(
             texts=tuple(texts),
             vectors=vectors,
             features=features,
-            neighbours=nearest(vectors, self.references_, k),
+            neighbours=nearest(vectors, self.references_, max(1, self._neighbours_read())),
             reference=np.full(len(texts), -1, np.intp),
             n_references=self.references_.shape[0],
         )
 
     def _predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         raw, std = self._raw(inputs)
-        std = std * self.calibrator_.slope(raw)
-        return self.calibrator_.apply(raw), np.maximum(std, self.mean_std_)
+        quality = self.calibrator_.apply(raw)
+        std = std * self.calibrator_.slope(raw, quality)
+        return quality, np.maximum(std, self.mean_std_)
 
     def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Quality before calibration and its standard uncertainty, each `[Q, M]`."""
@@ -371,7 +392,7 @@ class EmbeddedRouter(QueryRouter):
 
 
 def _cost_design(inputs: QueryInputs) -> NDArray[np.float32]:
-    return np.concatenate([inputs.vectors, np.clip(inputs.features, -4.0, 4.0)], axis=1)
+    return np.concatenate([inputs.vectors, inputs.limited_features], axis=1)
 
 
 def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:

@@ -61,6 +61,21 @@ _PATTERNS = {
     "addresses": re.compile(r"https?://|www\.|\w@\w"),
     "sentences": re.compile(r"[.!?](?:\s|$)"),
 }
+# A pattern that needs one of these strings is not looked for in a text that has none of them.
+_NEEDS = {
+    "options": ("\n",),
+    "code": (
+        *("(", "{", "}", ";", "=>", "```", "def ", "return", "import ", "#include", "function"),
+    ),
+    "latex": ("\\", "$"),
+    "blanks": ("__", "...", "["),
+    "quotes": ('"', "“", "”", "«", "»"),
+    "addresses": ("http", "www.", "@"),
+    "sentences": (".", "!", "?"),
+}
+_DIGIT = re.compile(r"\d")
+# Patterns that begin and end with a digit.
+_NUMERIC = ("arithmetic", "numbers")
 
 FEATURES: tuple[str, ...] = (
     "log_chars",
@@ -113,22 +128,33 @@ def describe_text(text: str) -> dict[str, float | str]:
 
 
 def _row(text: str, head: str) -> list[float]:
-    words = len(text) / 6 if len(text) > READ_CHARS else len(head.split())
+    head_words = len(head.split())
+    words = len(text) / 6 if len(text) > READ_CHARS else head_words
     stripped = text[-80:].rstrip()
     opening = _OPENING.match(head)
     group = opening.lastgroup if opening else None
     return [
         len(text),
         words,
-        len(head) / max(1, len(head.split())) if len(head) else 0.0,
+        len(head) / max(1, head_words),
         head.count("\n"),
         head.count(","),
         stripped.endswith("?"),
         stripped.endswith("."),
         stripped.endswith(":"),
         head[:1].islower(),
-        *(len(pattern.findall(head)) for pattern in _PATTERNS.values()),
+        *_pattern_counts(head),
         *(name == group for name in _OPENINGS),
+    ]
+
+
+def _pattern_counts(head: str) -> list[int]:
+    """How often each of `_PATTERNS` occurs."""
+    numeric = _DIGIT.search(head) is not None
+    found = head.__contains__
+    return [
+        len(pattern.findall(head)) if (numeric if needs is None else any(map(found, needs))) else 0
+        for pattern, needs in _WANTED
     ]
 
 
@@ -136,8 +162,10 @@ def _character_counts(texts: Sequence[str]) -> NDArray[np.float64]:
     """`[Q, kinds]` how many characters of each kind every text has."""
     joined = "".join(texts).encode("utf-32-le", "surrogatepass")
     points = np.minimum(np.frombuffer(joined, np.uint32), len(_TABLE) - 1)
-    owner = np.repeat(np.arange(len(texts)), [len(t) for t in texts])
-    flat = np.bincount(owner * len(_KINDS) + _TABLE[points], minlength=len(texts) * len(_KINDS))
+    cells = _TABLE[points]
+    if len(texts) > 1:
+        cells += np.repeat(np.arange(len(texts)) * len(_KINDS), [len(t) for t in texts])
+    flat = np.bincount(cells, minlength=len(texts) * len(_KINDS))
     return flat.reshape(len(texts), len(_KINDS)).astype(np.float64)
 
 
@@ -154,6 +182,9 @@ def _kind_table() -> NDArray[np.intp]:
     return table
 
 
+_WANTED = [
+    (pattern, None if name in _NUMERIC else _NEEDS[name]) for name, pattern in _PATTERNS.items()
+]
 _TABLE = _kind_table()
 _SHARED = np.array([i for i, kind in enumerate(_KINDS) if kind != "lower"])
 # Columns of `_row` that are counts.

@@ -80,8 +80,14 @@ class QueryInputs:
     @cached_property
     def columns(self) -> NDArray[np.float32]:
         """`[Q, D + F]` the embedding and the scaled text features side by side."""
-        scaled = np.clip(self.features, -4.0, 4.0) * np.float32(FEATURE_SCALE)
-        return np.concatenate([self.vectors, scaled], axis=1)
+        return np.concatenate(
+            [self.vectors, self.limited_features * np.float32(FEATURE_SCALE)], axis=1
+        )
+
+    @cached_property
+    def limited_features(self) -> NDArray[np.float32]:
+        """`[Q, F]` the features, none beyond four standard deviations."""
+        return np.minimum(np.maximum(self.features, np.float32(-4.0)), np.float32(4.0))
 
     @cached_property
     def design(self) -> Design:
@@ -127,6 +133,9 @@ def nearest(
         if exclude is not None:
             rows = np.flatnonzero(exclude[part] >= 0)
             close[rows, exclude[part][rows]] = -2.0
+        if k == 1:
+            index[part, 0], similarity[part, 0] = close.argmax(axis=1), close.max(axis=1)
+            continue
         first = max(0, min(n_references - k, n_references - 1))
         best = np.argpartition(close, first, axis=1)[:, n_references - k :]
         row = np.arange(len(close))[:, None]

@@ -52,9 +52,9 @@ class Facets:
         True
     """
 
-    when: When
-    needs: tuple[Information, ...]
-    how: How
+    when: When | str
+    needs: tuple[Information | str, ...]
+    how: How | str
 
     def __post_init__(self) -> None:
         for value, known in ((self.when, get_args(When)), (self.how, get_args(How))):

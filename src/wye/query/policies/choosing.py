@@ -75,13 +75,13 @@ def best_target(score: FloatArray, cost: FloatArray) -> IntArray:
     if n_models == 0:
         return np.full(n_queries, -1, dtype=np.intp)
     target: IntArray = score.argmax(axis=1)
-    top = np.take_along_axis(score, target[:, None], axis=1)
+    top = score.max(axis=1, keepdims=True)
     tied = score == top
     rows = np.flatnonzero(tied.sum(axis=1) > 1)
     if rows.size:
         price = np.where(np.isnan(cost[rows]), _LARGEST, np.minimum(cost[rows], _LARGEST))
         target[rows] = np.where(tied[rows], price, np.inf).argmin(axis=1)
-    target[np.isneginf(top[:, 0])] = -1
+    target[top[:, 0] == -np.inf] = -1
     return target
 
 
