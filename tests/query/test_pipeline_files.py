@@ -88,7 +88,7 @@ def test_systems_say_when_they_decide() -> None:
     assert CliRunner().invoke(app, ["explain", "switch"]).exit_code != 0
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("system", load_catalog(plugins=False).of_scale("query").systems)
     "system", [s for s in load_catalog(plugins=False).of_scale("query").systems]
 )
 def test_every_system_of_queries_stands_in_the_frame(system: System) -> None:
