@@ -89,8 +89,6 @@ def test_systems_say_when_they_decide() -> None:
 
 
 @pytest.mark.parametrize("system", load_catalog(plugins=False).of_scale("query").systems)
-    "system", [s for s in load_catalog(plugins=False).of_scale("query").systems]
-)
 def test_every_system_of_queries_stands_in_the_frame(system: System) -> None:
     Facets(system.when, tuple(system.reads.split(", ")), system.how)
 
