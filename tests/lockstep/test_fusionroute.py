@@ -246,7 +246,7 @@ def test_the_routing_loss_of_experts_that_agree_is_zero_with_a_gradient_of_zero(
     scores = torch.randn(2, 4, 3, requires_grad=True)
     loss = routing_loss(scores, record, one_hot=one_hot)
     torch.autograd.backward(loss)
-    assert float(loss) == 0
+    assert float(loss.detach()) == 0
     assert scores.grad is not None
     assert float(scores.grad.abs().max()) == 0
 
@@ -296,12 +296,12 @@ def test_stage_one_learns_to_speak_and_to_route():
     text = ids(2, 8, 12)
     texts = Texts.of(group, text)
     before = routing_accuracy(group.route(text[:, :-1])[1], texts.record)
-    losses = fit_sft(group, texts, steps=60, batch=4, rate=1e-2)
+    losses = fit_sft(group, texts, steps=40, batch=4, rate=1e-2)
     after = routing_accuracy(group.route(text[:, :-1])[1], texts.record)
     assert losses[-5:].mean() < 0.6 * losses[:5].mean()
     assert after > before + 0.2
-    again = fusion()
-    assert (fit_sft(again, texts, steps=60, batch=4, rate=1e-2) == losses).all()
+    first, again = (fit_sft(fusion(), texts, steps=2, batch=4, rate=1e-2) for _ in range(2))
+    assert (first == again).all()
 
 
 def test_stage_two_orders_pairs_without_moving_the_head_or_the_experts():
@@ -318,9 +318,9 @@ def test_stage_two_orders_pairs_without_moving_the_head_or_the_experts():
     experts = [e.read(good).logits for e in group.experts]
     texts = Texts.of(group, good)
     first = fit_cdpo(group, texts, pairs, steps=1, batch=8, rate=0.0)
-    expected = sft_loss(group, texts, rows) + torch.log(torch.tensor(2.0))
+    expected = sft_loss(group, texts, rows).detach() + torch.log(torch.tensor(2.0))
     assert first[0] == pytest.approx(float(expected), abs=1e-5)
-    fit_cdpo(group, texts, pairs, steps=40, batch=4, rate=1e-2, beta=1.0)
+    fit_cdpo(group, texts, pairs, steps=15, batch=8, rate=1e-2, beta=1.0)
     with torch.no_grad():
         end = torch.stack(pairs.log_probabilities(group, rows))
     assert bool(((end[0] - end[1]) > (start[0] - start[1])).all())
