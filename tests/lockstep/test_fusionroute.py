@@ -298,7 +298,7 @@ def test_stage_one_learns_to_speak_and_to_route():
     before = routing_accuracy(group.route(text[:, :-1])[1], texts.record)
     losses = fit_sft(group, texts, steps=40, batch=4, rate=1e-2)
     after = routing_accuracy(group.route(text[:, :-1])[1], texts.record)
-    assert losses[-5:].mean() < 0.6 * losses[:5].mean()
+    assert losses[-5:].mean() < losses[:5].mean() - 1.0
     assert after > before + 0.2
     first, again = (fit_sft(fusion(), texts, steps=2, batch=4, rate=1e-2) for _ in range(2))
     assert (first == again).all()

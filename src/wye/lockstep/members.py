@@ -115,13 +115,13 @@ class HuggingFaceMember(Member):
 
 
 def _layers(model: nn.Module, n: int) -> tuple[nn.Module, ...]:
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n]
+    lists = [tuple(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n]
     if not lists:
         raise LockstepError(
             f"{type(model).__name__} has no list of the {n} layers that its config speaks of"
         )
-    return tuple(max(lists, key=_size))
+    return max(lists, key=_size)
 
 
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _size(layers: tuple[nn.Module, ...]) -> int:
+    return sum(p.numel() for layer in layers for p in layer.parameters())
