@@ -1,9 +1,9 @@
 """The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
-The commands pool, join, leave, prices and bench query are in `wye.cli_query`.
+The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
-can be piped. Exit codes: 0 done; 1 a check does not hold; 2 bad input, with a message that says
+can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad input, with a message that says
 what to do; 3 a check could not be run.
 """
 

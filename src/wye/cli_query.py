@@ -1,4 +1,4 @@
-"""Commands of the query scale beside train, eval and route: bench query, pool, join, leave, prices.
+"""Commands of the query scale beside train, eval and route: bench query, pool, join, leave, prices, probe.
 
 `wye.cli` adds them to its commands.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -175,6 +177,79 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         router = _embedded(directory)
         router.set_prices(dict(_price(change) for change in changes)).save(directory)
         messages.print(f"changed the prices of {len(changes)} models in {directory}")
+
+    @app.command()
+    def probe(
+        endpoint: Annotated[
+            str, typer.Argument(metavar="ENDPOINT", help="Base URL, as in http://host:8080/v1.")
+        ],
+        model: Annotated[
+            str | None, typer.Option(help="Its name there; the only one served when not given.")
+        ] = None,
+        repeats: Annotated[int, typer.Option(help="Instances of each of the 20 probes.")] = 1,
+        seed: Seed = 0,
+        key_env: Annotated[
+            str | None, typer.Option(metavar="NAME", help="Environment variable with the key.")
+        ] = None,
+        prior: Annotated[
+            str, typer.Option(help="Of the table: uniform, or the published rates.")
+        ] = "uniform",
+        reasoning_tag: Annotated[
+            str | None, typer.Option(metavar="TAG", help="Cut a block <TAG>...</TAG> it declares.")
+        ] = None,
+        save: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Keep the run, to compare later ones.")
+        ] = None,
+        against: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Has it changed since this run?")
+        ] = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Say which kinds of instruction a served model follows; exit 1 where it has changed."""
+        from wye.query.chat_models import EndpointChatModel
+        from wye.query.instruction_adherence import ProbeRun, check_alive, run_probes
+        from wye.query.instruction_adherence.drift import drift
+        from wye.query.instruction_adherence.serving import only_model
+        from wye.query.instruction_adherence.table import CapabilityTable, checked_prior
+        from wye.query.instruction_adherence.view import as_screen, told
+
+        told_prior = checked_prior(prior)
+        before = None if against is None else ProbeRun.load(against)
+        name = only_model(endpoint, key_env) if model is None else model
+        chat = EndpointChatModel(endpoint, name, key_env, retries=2)
+        with _progress(messages) as say:
+            say(0, 20 * repeats, "is it alive?")
+            check_alive(chat, reasoning_tag=reasoning_tag)
+            run = run_probes(
+                chat, name=name, repeats=repeats, seed=seed, reasoning_tag=reasoning_tag,
+                progress=say,
+            )  # fmt: skip
+        if save is not None:
+            messages.print(f"wrote {run.save(save)}")
+        table = CapabilityTable.of([run], prior=told_prior)
+        drifts = [] if before is None else drift(before, run)
+        if as_json:
+            print(  # noqa: T201
+                json.dumps(told(run, table, drifts), indent=2, ensure_ascii=False, allow_nan=False)
+            )
+        else:
+            screen.print(as_screen(run, table, drifts))
+        if any(d.flagged for d in drifts):
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(messages: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on `messages`, moved by (done, total, what is done)."""
+    from rich.progress import Progress
+
+    with Progress(console=messages, transient=True) as bar:
+        task = bar.add_task("getting ready", total=None)
+
+        def say(done: int, total: int, said: str) -> None:
+            bar.update(task, completed=done, total=total, description=said)
+
+        yield say
 
 
 def read_answers(path: Path) -> tuple[list[str], list[float]]:

@@ -27,6 +27,7 @@ BUILT_IN = {
     "fusionfactory": "wye.query.fusionfactory:FusionFactoryRouter",
     "graphrouter": "wye.query.graphrouter:GraphRouter",
     "hybridllm": "wye.query.hybridllm:HybridLLMRouter",
+    "instruction-adherence": "wye.query.instruction_adherence.router:CapabilityRouter",
     "irt": "wye.query.irt:IRTRouter",
     "knn": "wye.query.knn:KNNRouter",
     "linear": "wye.query.linear:LinearRouter",
