@@ -30,6 +30,7 @@ _HOME = {
     "save_routers": "wye.attachment",
 }
 _ROOMS = (
+    "adapter",
     "attachment",
     "bench",
     "checks",

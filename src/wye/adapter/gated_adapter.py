@@ -190,16 +190,22 @@ class GatedAdapter(RoutedAdapters):
             past_key_values: a cache that an earlier call made, whose decision is kept.
             use_cache: whether a cache is made.
         """
-        self._query_end = query_end
-        try:
+        with self.reading_at(query_end):
             return self.inner(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
             )
+
+    @contextmanager
+    def reading_at(self, query_end: Tensor | None) -> Iterator[Self]:
+        """The gate reads these positions `[B]` inside: for calls of the model with text behind."""
+        before, self._query_end = self._query_end, query_end
+        try:
+            yield self
         finally:
-            self._query_end = None
+            self._query_end = before
 
     @contextmanager
     def forced(self, target: str) -> Iterator[Self]:

@@ -66,12 +66,7 @@ def layer_config(
         raise AdapterError(
             f"layers={list(layers)}, expected indices of decoder layers from 0 to {len(stack) - 1}"
         )
-    leaves = {
-        name.rsplit(".", 1)[-1]
-        for i in layers
-        for name, module in stack[i].named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    leaves = {leaf for i in layers for leaf in _linear_leaves(stack[i])}
     if not leaves:
         raise AdapterError(f"decoder layers {list(layers)} hold no linear layer to adapt")
     return LoraConfig(
@@ -211,6 +206,20 @@ def module_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
         found[f"{place}.lora_A.{name}"] = layer.lora_A[name].weight
         found[f"{place}.lora_B.{name}"] = layer.lora_B[name].weight
     return found
+
+
+def _linear_leaves(layer: nn.Module) -> set[str]:
+    """Last parts of the names of linear layers, wrapped by PEFT or not."""
+    wrapped = [name for name, module in layer.named_modules() if isinstance(module, LoraLayer)]
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in layer.named_modules()
+        if name in wrapped
+        or (
+            isinstance(module, nn.Linear)
+            and not any(name.startswith(f"{outer}.") for outer in wrapped)
+        )
+    }
 
 
 @contextmanager

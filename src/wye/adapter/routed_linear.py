@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from wye.core import Plan, top_k
 
+Mode = Literal["route", "plain", "gate", "mean", "base"]
 _EPS = 1e-5
 
 
@@ -61,7 +62,8 @@ class TokenRouting:
         k: targets of a token.
         null: whether "no module" takes part.
         renormalise: whether the k weights are divided by their sum.
-        mode: "route", or one module alone ("plain") or under its sigmoid gate ("gate"), or "base".
+        mode: "route", or one module alone ("plain") or under its sigmoid gate ("gate"), the mean of
+            all modules' updates ("mean"), or "base".
         alone: that module.
         mask: `[B, L]` booleans, False at padding, of the running forward pass; None if all real.
         plans: of the last forward pass, by layer.
@@ -71,13 +73,13 @@ class TokenRouting:
     k: int = 2
     null: bool = True
     renormalise: bool = False
-    mode: Literal["route", "plain", "gate", "base"] = "route"
+    mode: Mode = "route"
     alone: str = ""
     mask: Tensor | None = None
     plans: dict[str, Plan] = field(default_factory=dict)
 
     @contextmanager
-    def using(self, mode: Literal["plain", "gate", "base"], alone: str = "") -> Iterator[None]:
+    def using(self, mode: Mode, alone: str = "") -> Iterator[None]:
         """Another mode inside."""
         before = self.mode, self.alone
         self.mode, self.alone = mode, alone
@@ -117,6 +119,11 @@ class RoutedLinear(Linear):  # type: ignore[misc]
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if routing.mode == "route":
             return self._routed(x, result, routing)
+        if routing.mode == "mean":
+            for name in routing.modules:
+                if name in self.lora_A:
+                    result = result + (self.update(name, x) / len(routing.modules)).to(result.dtype)
+            return result
         if routing.mode == "base" or routing.alone not in self.lora_A:
             return result
         delta = self.update(routing.alone, x)

@@ -236,6 +236,12 @@ class DynamicRouting(RoutedAdapters):
             yield self
 
     @contextmanager
+    def mixed(self) -> Iterator[Self]:
+        """Every token takes every module with the same weight inside; weights sum to 1."""
+        with self.routing.using("mean"):
+            yield self
+
+    @contextmanager
     def without(self) -> Iterator[Self]:
         """The base model inside."""
         with self.routing.using("base"):
