@@ -3,8 +3,8 @@
 The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
-can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad input, with a message that says
-what to do; 3 a check could not be run.
+can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad
+input, with a message that says what to do; 3 a check could not be run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Commands of the query scale beside train, eval and route: bench query, pool, join, leave, prices, probe.
+"""Commands of the query scale beside train, eval and route: bench query, pool, join, leave,
+prices, probe.
 
 `wye.cli` adds them to its commands.
 """
@@ -208,7 +209,7 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         """Say which kinds of instruction a served model follows; exit 1 where it has changed."""
         from wye.query.chat_models import EndpointChatModel
         from wye.query.instruction_adherence import ProbeRun, check_alive, run_probes
-        from wye.query.instruction_adherence.drift import drift
+        from wye.query.instruction_adherence.change import drift
         from wye.query.instruction_adherence.serving import only_model
         from wye.query.instruction_adherence.table import CapabilityTable, checked_prior
         from wye.query.instruction_adherence.view import as_screen, told

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wye.query.instruction_adherence.drift import drift as drift
+    from wye.query.instruction_adherence.change import drift as drift
     from wye.query.instruction_adherence.probe import CATEGORIES as CATEGORIES
     from wye.query.instruction_adherence.probe import Probe as Probe
     from wye.query.instruction_adherence.probe import Verdict as Verdict
@@ -36,7 +36,7 @@ _HOME = {
     "ProbeRun": "probing",
     "Verdict": "probe",
     "check_alive": "probing",
-    "drift": "drift",
+    "drift": "change",
     "probes": "suite",
     "run_probes": "probing",
     "skills_of": "skills",

@@ -59,8 +59,8 @@ def begin_and_end(draw: np.random.Generator) -> Probe:
     first, last = some(draw, NOUNS, 2)
     first = first.capitalize()
     prompt = (
-        f"Write one sentence of at least {_LEAST_WORDS} words whose first word is {first} and whose "
-        f"last word is {last}. Reply with the sentence only."
+        f"Write one sentence of at least {_LEAST_WORDS} words whose first word is {first} and "
+        f"whose last word is {last}. Reply with the sentence only."
     )
 
     def complaint(answer: str) -> str | None:

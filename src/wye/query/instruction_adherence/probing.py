@@ -236,6 +236,7 @@ def as_data(runs: Sequence[ProbeRun]) -> RoutingData:
                 "query_id": list(ids.values()),
                 "dataset": list(prompts.values()),
                 "text": list(prompts),
+                "split": "train",
             }
         ),
         outcomes=pd.DataFrame(rows),

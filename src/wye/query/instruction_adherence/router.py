@@ -3,7 +3,7 @@
 Routes a query to a model, before an answer, on which skills its words ask for (or its caller
 declares) and on how often each model showed them, in probes or in a log.
 
-    C[m, k]     = (passes + a_k) / (trials + a_k + b_k)         `wye.query.instruction_adherence.table`
+    C[m, k]     = (passes + a_k) / (trials + a_k + b_k)        see `CapabilityTable`
     score[q, m] = sum over required k of log C[m, k] - lambda cost[q, m]
     quality     = exp(score at lambda = 0 / number of required skills)
     ineligible  = a required skill with C[m, k] < minimum

@@ -34,8 +34,9 @@ _RULES: dict[str, str] = {
         r"\b(?:extract|take|pull)\b.{0,60}\b(?:fields?|values?|record|columns?|rows?)\b"
         r"|\bfrom the (?:record|table|list|data|log) below\b"
         r"|\b(?:filter|group)\b.{0,40}\b(?:rows?|records?|entries|by)\b"
-        r"|\bin (?:this|the following|the) table\b|\bsort (?:these|the|this)\b.{0,30}\b(?:words?|list"
-        r"|rows?|names|records?|lines)\b|\bcount how many\b.{0,40}\b(?:each|per|every)\b"
+        r"|\bin (?:this|the following|the) table\b|\bsort (?:these|the|this)\b.{0,30}\b"
+        r"(?:words?|list|rows?|names|records?|lines)\b"
+        r"|\bcount how many\b.{0,40}\b(?:each|per|every)\b"
     ),
     "format_conversion": (
         r"\b(?:json|yaml|xml|csv|markdown table|pipe table|iso(?: 8601)? (?:format|date))\b"

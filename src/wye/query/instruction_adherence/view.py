@@ -11,7 +11,7 @@ from wye.query.instruction_adherence.table import PUBLISHED, CapabilityTable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from wye.query.instruction_adherence.drift import CategoryDrift
+    from wye.query.instruction_adherence.change import CategoryDrift
     from wye.query.instruction_adherence.probing import ProbeRun
 
 
