@@ -14,12 +14,15 @@ KINDS = {
     "c": (texts.c_headers, b"#include"),
     "english": (texts.english, b" the "),
     "german": (texts.german, b" und "),
+    "french": (texts.french, b" les "),
 }
 
 
 def available(name):
     if name == "german" and not texts.has_german():
         pytest.skip("manpages-de is not installed")
+    if name == "french" and not any(texts._french_files()):
+        pytest.skip("manpages-fr is not installed")
     return KINDS[name]
 
 

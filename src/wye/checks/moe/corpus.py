@@ -111,6 +111,15 @@ def german(size: int, *, part: Part = "train") -> bytes:
     return _read("german", size, part)
 
 
+def french(size: int, *, part: Part = "train") -> bytes:
+    """`size` bytes of French manual pages, as `german`.
+
+    Raises:
+        CheckError: they are not installed; the message names the Debian package.
+    """
+    return _read("french", size, part)
+
+
 def shifted(size: int, *, part: Part = "train") -> tuple[bytes, str]:
     """Text unlike Python source, and its name: German where installed, else C headers."""
     name = "german" if has_german() else "c"
