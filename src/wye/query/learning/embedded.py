@@ -247,7 +247,7 @@ class EmbeddedRouter(QueryRouter):
     def _neighbours_read(self) -> int:
         """How many neighbours of a query the estimators in use read."""
         estimators = list(self.estimators_.values())
-        return max(estimators[h].neighbours_read for h in self.used_)
+        return max((estimators[h].neighbours_read for h in self.used_), default=0)
 
     def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
         held_out = self._out_of_fold(inputs, quality)
