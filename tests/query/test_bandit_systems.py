@@ -6,11 +6,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from wye.core.bandits import rounding_law
 from wye.query import RouterError
-from wye.query.c2mab_v import C2MABVRouter, relaxed_set
+from wye.query.c2mab_v import C2MABVRouter
 from wye.query.feedback import Observed, Outcome
+from wye.query.learning.relaxed_set import relaxed_set
 from wye.query.metallm import MetaLLMRouter
 from wye.query.mixllm import MixLLMRouter
 from wye.query.pickllm import PickLLMRouter
@@ -146,6 +148,36 @@ def test_the_relaxed_set_is_optimal_and_a_vertex(seed: int) -> None:
     assert ((z > 1e-9) & (z < 1 - 1e-9)).sum() <= 2
     spent = sum(p * cost[list(s)].sum() for s, p in rounding_law(z).items())
     assert spent == pytest.approx(cost @ z)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_relaxed_set_is_worth_what_a_linear_programme_finds(tied: bool, exact: bool) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        m, size = generator.integers(1, 9), int(generator.integers(1, 5))
+        gain = generator.integers(-2, 4, m) / 2 if tied else generator.normal(size=m)
+        cost = generator.integers(0, 4, m) / 2 if tied else generator.random(m)
+        allowed, budget = generator.random(m) < 0.8, float(generator.choice([0.3, 1.0, 2.5]))
+        z = relaxed_set(gain, cost, allowed, size=size, budget=budget, exact=exact)
+        n = min(size, int(allowed.sum()))
+        solved = linprog(
+            -gain,
+            A_ub=np.stack([np.ones(m), cost]),
+            b_ub=np.array([n, budget]),
+            A_eq=np.ones((1, m)) if exact else None,
+            b_eq=np.array([n]) if exact else None,
+            bounds=[(0, float(a)) for a in allowed],
+        )
+        assert cost @ z <= budget + 1e-9
+        assert z.sum() <= n + 1e-9
+        assert ((z > 1e-9) & (z < 1 - 1e-9)).sum() <= 2
+        if solved.fun is not None:
+            assert gain @ z == pytest.approx(-solved.fun, abs=1e-9)
+        else:
+            # No set of that size is affordable: the cheapest that are.
+            cheapest = np.sort(cost[allowed])
+            assert z.sum() == (np.cumsum(cheapest)[:n] <= budget + 1e-9).sum() < n
 
 
 def test_sets_without_a_budget_are_the_best_ones_and_never_hold_what_is_not_allowed() -> None:

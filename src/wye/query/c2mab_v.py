@@ -12,8 +12,8 @@ alone. Paper: arXiv 2405.16587.
 Three ways in which a set is worth something: `any` (one good answer suffices: 1 - prod (1 - r)),
 `sum` (answers add up), `all` (every answer is needed: prod r, sets of exactly n). The relaxation is
 linear in g = -ln(1 - r), r and ln r: the logarithms of what has to be missed, or hit. It is solved
-by `scipy.optimize.linprog` at a vertex, where at most two shares are fractional, so that the
-probability of the drawn set is exact.
+exactly, at a vertex (`relaxed_set`) where at most two shares are fractional, so that the
+probability of the drawn set is exact too.
 
 Ours, following the published description and not its code: the linear forms of `any` and `all`, the
 form of the radius, alpha_r = alpha_c = 0.3, and that outcomes which miss a cost teach the reward
@@ -39,6 +39,7 @@ from wye.core.bandits import (
 from wye.query.base import BoolArray, FloatArray, RouterError
 from wye.query.feedback import Observed
 from wye.query.learning.contexts import ContextReader, NoContext, Task
+from wye.query.learning.relaxed_set import relaxed_set
 from wye.query.online import OnlineRouter
 
 if TYPE_CHECKING:
@@ -169,69 +170,6 @@ class C2MABVRouter(OnlineRouter):
                 raise RouterError(f"{name} is {getattr(self, name)}, expected a number >= 0")
         if not 0.0 < self.delta < 1.0:
             raise RouterError(f"delta is {self.delta}, expected a number between 0 and 1")
-
-
-def relaxed_set(
-    gain: FloatArray,
-    cost: FloatArray,
-    allowed: BoolArray,
-    *,
-    size: int,
-    budget: float,
-    exact: bool = False,
-) -> FloatArray:
-    """Shares z `[M]` that maximise sum gain z under a size and a budget; 0 where not allowed.
-
-    Where no set of exactly `size` fits the budget, fewer are taken: the cheapest.
-
-    Args:
-        gain: `[M]`, finite.
-        cost: `[M]` >= 0.
-        allowed: `[M]`.
-        size: sum of the shares at most, or exactly.
-        budget: sum of cost times share at most; may be infinite.
-        exact: whether the size must be met.
-
-    Returns:
-        A vertex of the feasible set, where at most two shares are fractional.
-
-    Example:
-        >>> one = np.ones(3)
-        >>> shares = relaxed_set(np.array([3.0, 2.0, 1.0]), one, one > 0, size=2, budget=1.5)
-        >>> shares.round(6).tolist()
-        [1.0, 0.5, 0.0]
-    """
-    from scipy.optimize import linprog
-
-    n = min(size, int(allowed.sum()))
-    upper = allowed.astype(np.float64)
-    rows, limits = [np.ones_like(gain)], [float(n)]
-    if np.isfinite(budget):
-        # In units of the budget, so that the solver's tolerances mean the same for any currency.
-        rows, limits = [*rows, cost / budget], [*limits, 1.0]
-    bounds = np.stack([np.zeros_like(upper), upper], axis=1)
-    solved = linprog(
-        -gain,
-        A_ub=np.stack(rows),
-        b_ub=np.array(limits),
-        A_eq=np.ones((1, gain.size)) if exact else None,
-        b_eq=np.array([float(n)]) if exact else None,
-        bounds=bounds.tolist(),
-        method="highs-ds",
-    )
-    if solved.status == 2:
-        return _cheapest(cost, allowed, n, budget)
-    if solved.x is None:
-        raise RouterError(f"the relaxed choice of a set was not solved: {solved.message}")
-    return np.clip(np.asarray(solved.x, np.float64), 0.0, 1.0)
-
-
-def _cheapest(cost: FloatArray, allowed: BoolArray, n: int, budget: float) -> FloatArray:
-    order = [i for i in np.argsort(cost, kind="stable").tolist() if allowed[i]][:n]
-    shares = np.zeros_like(cost)
-    fits = np.cumsum(cost[order]) <= budget
-    shares[np.array(order, np.intp)[fits]] = 1.0
-    return shares
 
 
 def _gain(reward: FloatArray, worth: str) -> FloatArray:
