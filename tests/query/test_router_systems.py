@@ -19,9 +19,11 @@ TRAINED = {
     "routellm-mf": {"epochs": 5},
     "routerdc": {"epochs": 10},
 }
+# Their methods read nothing of a text, so no text is routed otherwise than another.
+CONTEXT_FREE = {"c2mab-v", "constant", "pickllm"}
 LEARNED = [
     pytest.param(name, marks=pytest.mark.torch) if name in TRAINED else name
-    for name in sorted(set(BUILT_IN) - {"constant"})
+    for name in sorted(set(BUILT_IN) - CONTEXT_FREE)
 ]
 
 
@@ -37,6 +39,16 @@ def test_learned_routers_beat_the_best_single_model(name: str) -> None:
     )
     quality = chance[np.arange(len(test)), routed].mean()
     assert quality > chance.mean(axis=0).max() + 0.15
+
+
+@pytest.mark.parametrize("name", sorted(CONTEXT_FREE))
+def test_routers_that_read_no_text_find_the_best_single_model(name: str) -> None:
+    train, test = made_outcomes(400, seed=1), made_outcomes(50, seed=2)
+    estimate = get_router(name).fit(train).estimate(test.texts)
+    best = chance_of_success(train).mean(axis=0).argmax()
+    assert (estimate.quality.argmax(axis=1) == best).all()
+    error = estimate.quality[0] - train.quality.mean(axis=0)
+    assert (np.abs(error) < 3 * estimate.quality_std[0]).all()
 
 
 @pytest.mark.parametrize("name", LEARNED)
