@@ -170,3 +170,6 @@ def test_minilm_knows_what_is_alike() -> None:
     )
     assert a @ b > a @ c + 0.2
     assert not empty.any()
+    # 256 word pieces, two of which are marks of the encoder's own.
+    texts = ["word " * 254, "word " * 255, "short"]
+    assert get_embedder("minilm").reads_whole(texts).tolist() == [True, False, True]

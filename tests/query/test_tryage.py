@@ -8,8 +8,10 @@ import pytest
 import wye
 from wye.embed import get_embedder
 from wye.query import RouterError, TryageRouter
+from wye.query.learning.predicted_losses import LossEstimator
 from wye.query.policies import Quality
-from wye.query.tryage import LossEstimator, pareto_sweep, read_flags, scaled_constraint
+from wye.query.prompt_flags import read_flags
+from wye.query.tryage import pareto_sweep, scaled_constraint
 from wye.testing import made_outcomes
 
 SIZES = {"generalist": 30.0, "calculator": 7.0, "coder": 9.0, "weak": 3.0}
@@ -83,6 +85,75 @@ def test_losses_come_back_in_their_own_unit() -> None:
     assert gap.max() < 0.1
 
 
+# Learning from the chosen model.
+
+
+def learner() -> TryageRouter:
+    return TryageRouter(hidden=8, epochs=3, calibration="none", online_rate=0.5).fit(
+        made_outcomes(60)
+    )
+
+
+def test_an_outcome_takes_its_share_of_the_error_away_and_leaves_other_models() -> None:
+    fitted = learner()
+    text = made_outcomes(1, seed=8).texts[0]
+    coder = fitted.models_.index("coder")
+    before = fitted.estimators_["loss"].losses(fitted._inputs([text]))[0]  # type: ignore[attr-defined]
+    fitted.observe(f"[Flag: small] {text}", {"coder": 0.25})
+    after = fitted.estimators_["loss"].losses(fitted._inputs([text]))[0]  # type: ignore[attr-defined]
+    expected = before.copy()
+    expected[coder] = 0.5 * before[coder] + 0.5 * 0.75
+    assert np.allclose(after, expected, atol=1e-6)
+
+
+def test_a_model_that_fails_is_left_in_the_end_and_that_survives_saving(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fitted = learner()
+    text = made_outcomes(1, seed=9).texts[0]
+    first = fitted.route([text]).targets[0]
+    assert first is not None
+    for _ in range(12):
+        fitted.observe(text, {first: 0.0})
+    assert fitted.route([text]).targets[0] != first
+    fitted.save(tmp_path / "router")
+    assert np.array_equal(
+        wye.load(tmp_path / "router").estimate([text]).quality, fitted.estimate([text]).quality
+    )
+
+
+def test_an_outcome_of_a_model_beside_one_that_left_reaches_its_own_column() -> None:
+    fitted = learner()
+    text = made_outcomes(1, seed=9).texts[0]
+    fitted.remove_model(fitted.models_[0])
+    before = fitted.estimate([text]).quality[0]
+    after = fitted.observe(text, {fitted.models_[1]: 0.0}).estimate([text]).quality[0]
+    assert np.isclose(before, after).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("wrong", [{"nobody": 1.0}, {"coder": float("nan")}, {"coder": 1.5}])
+def test_outcomes_that_cannot_be_are_refused(router: TryageRouter, wrong: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(RouterError, match=r"no model|0 to 1"):
+        router.observe("x", wrong)
+    with pytest.raises(RouterError, match="online_rate"):
+        TryageRouter(online_rate=0.0).fit(made_outcomes(20))
+
+
+# What a decision says.
+
+
+def test_decisions_tell_flags_and_queries_that_are_cut(
+    router: TryageRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert router.route(["a word"]).decisions[0].features["truncated"] == 0.0
+    # An encoder with a window of ten characters: the flag is not what makes a query too long.
+    monkeypatch.setattr(
+        router.embedder_, "reads_whole", lambda texts: np.array([len(t) <= 10 for t in texts])
+    )
+    one, two = router.route(["[Flag: smallest model, purple] short", "no short query"]).decisions
+    assert (one.features["truncated"], two.features["truncated"]) == (0.0, 1.0)
+    assert (one.features["flag:size"], one.features["unknown flags"]) == (2.0, "purple")
+    assert "novelty" in two.features
+
+
 # Flags.
 
 
@@ -92,6 +163,12 @@ def test_losses_come_back_in_their_own_unit() -> None:
         ("[Flag: smallest model] Hi there", "Hi there", {"size": 2.0}, ()),
         ("Hi [flags: small,  Cheapest models] there", "Hi there", {"size": 0.2, "price": 2.0}, ()),
         ("[Flag: smaller][FLAG: small] x", "x", {"size": 0.5}, ()),
+        (
+            "x  y[Flag: small] [flag: cheap]  z\n    w",
+            "x  y z\n    w",
+            {"size": 0.2, "price": 0.2},
+            (),
+        ),
         ("x [Flag: purple]", "x", {}, ("purple",)),
         ("Plain  text [not a flag]", "Plain  text [not a flag]", {}, ()),
         ("[Flag:]", "[Flag:]", {}, ()),

@@ -54,6 +54,10 @@ class Embedder(ABC):
         del texts
         return self
 
+    def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """`[Q]` whether the vector of a text is made of all of it; encoders with a window cut."""
+        return np.ones(len(texts), np.bool_)
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """What `fit` learned."""
         return {}

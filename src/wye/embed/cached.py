@@ -73,6 +73,10 @@ class CachedEmbedder(Embedder):
         self.inner.fit(texts)
         return self
 
+    def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether the inner embedder reads the whole of each text."""
+        return self.inner.reads_whole(texts)
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """What the inner embedder learned."""
         return self.inner.get_state()

@@ -53,6 +53,10 @@ class JoinedEmbedder(Embedder):
             part.fit(texts)
         return self
 
+    def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """`[Q]` whether every part reads the whole of a text."""
+        return np.logical_and.reduce([p.reads_whole(texts) for p in self.parts])
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """What the parts learned."""
         return {f"{i}.{k}": v for i, p in enumerate(self.parts) for k, v in p.get_state().items()}

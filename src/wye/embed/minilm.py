@@ -11,6 +11,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from wye.embed.base import Embedder, EmbedError
 
 if TYPE_CHECKING:
@@ -39,6 +41,17 @@ class MiniLMEmbedder(Embedder):
         """Width D of the vectors."""
         return 384
 
+    def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """`[Q]` whether a text has no more word pieces than the window."""
+        whole = np.ones(len(texts), np.bool_)
+        # A word piece takes one character at least, and two of the window are marks of its own.
+        long = [i for i, text in enumerate(texts) if len(text) > _window() - 2]
+        if long:
+            # Not verbose: the tokenizer would warn of what is asked here.
+            pieces = _load().tokenizer([texts[i] for i in long], truncation=False, verbose=False)
+            whole[long] = [len(p) <= _window() for p in pieces["input_ids"]]
+        return whole
+
     def _vectors(self, texts: Sequence[str]) -> NDArray[Any]:
         encoded: NDArray[Any] = _load().encode(
             list(texts), batch_size=self.batch_size, show_progress_bar=False
@@ -46,6 +59,10 @@ class MiniLMEmbedder(Embedder):
         empty = [i for i, text in enumerate(texts) if not text.strip()]
         encoded[empty] = 0.0
         return encoded
+
+
+def _window() -> int:
+    return int(_load().max_seq_length)
 
 
 @lru_cache(maxsize=1)

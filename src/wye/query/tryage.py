@@ -14,16 +14,14 @@ to do better by a half than the cheapest.
 
 Ours, where the paper is silent: the table of flags; squared error on losses standardised per model,
 undone before the minimum is taken; a frozen embedding under one hidden layer of 256 rectified units
-(the paper trains a small BERT whole), stopped early; cells of the log without an outcome hold what
-ridge regression expects while it learns.
+(the paper trains a small BERT whole), stopped early; learning from the chosen model alone
+(`observe`). Losses: `wye.query.learning.predicted_losses`; flags: `wye.query.prompt_flags`.
 
 Shape letters: Q queries, M models, J constraints, F hidden width.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -33,74 +31,16 @@ from numpy.typing import NDArray
 
 from wye.query.base import BoolArray, Estimate, FloatArray, RouterError, Routing
 from wye.query.learning.embedded import EmbeddedRouter
-from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std, model_means
+from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
-from wye.query.learning.label_heads import INPUT_SCALE
+from wye.query.learning.predicted_losses import LossEstimator
 from wye.query.policies.quality import Quality
 from wye.query.policy import Policy
+from wye.query.prompt_flags import NotedDecisions, read_flags, without_flags
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
     from wye.query.policy import Choice
-
-TRAINING_QUERIES = 8192
-FLAG = re.compile(r"\[\s*flags?\s*:\s*([^\[\]\n]{1,200})\]", re.IGNORECASE)
-# Word of a flag: constraint, and weight in units of quality.
-FLAGS: Mapping[str, tuple[str, float]] = {
-    "small": ("size", 0.2),
-    "smaller": ("size", 0.5),
-    "smallest": ("size", 2.0),
-    "cheap": ("price", 0.2),
-    "cheaper": ("price", 0.5),
-    "cheapest": ("price", 2.0),
-    "recent": ("age", 0.2),
-    "newer": ("age", 0.5),
-    "newest": ("age", 2.0),
-    "secure": ("exposure", 0.5),
-    "most secure": ("exposure", 2.0),
-}
-
-
-@dataclass(frozen=True)
-class Flagged:
-    """A query and what its flags ask for.
-
-    Attributes:
-        text: without flags; this alone is embedded.
-        weights: lambda by constraint; of several flags on one constraint the largest counts.
-        unknown: flags that mean nothing here.
-    """
-
-    text: str
-    weights: Mapping[str, float]
-    unknown: tuple[str, ...] = ()
-
-
-def read_flags(text: str, flags: Mapping[str, tuple[str, float]] = FLAGS) -> Flagged:
-    """Take the flags out of a query.
-
-    Args:
-        text: that may hold `[Flag: ...]`, several flags separated by commas.
-        flags: constraint and weight by word; "model" and "models" behind a word mean nothing.
-
-    Example:
-        >>> read_flags("[Flag: smallest model] What is 2 + 2?")
-        Flagged(text='What is 2 + 2?', weights={'size': 2.0}, unknown=())
-    """
-    weights: dict[str, float] = {}
-    unknown: list[str] = []
-    for found in FLAG.finditer(text):
-        for said in found.group(1).split(","):
-            word = re.sub(r"\s+models?$", "", " ".join(said.lower().split()))
-            if word in flags:
-                constraint, weight = flags[word]
-                weights[constraint] = max(weight, weights.get(constraint, 0.0))
-            elif word:
-                unknown.append(word)
-    if not FLAG.search(text):
-        return Flagged(text, weights)
-    bare = re.sub(r"[ \t]{2,}", " ", FLAG.sub(" ", text)).strip()
-    return Flagged(bare, weights, tuple(unknown))
 
 
 @dataclass(frozen=True)
@@ -111,97 +51,6 @@ class ParetoPoint:
     loss: float
     constraint: float
     dominated: bool
-
-
-class LossEstimator(QualityEstimator):
-    """Predicted losses of M models by one hidden layer; quality is 1 - loss.
-
-    Args:
-        hidden: width F of the hidden layer.
-        epochs: at most so many passes; fewer when a held-out tenth stops improving.
-        seed: of first weights and the order of queries.
-    """
-
-    def __init__(self, *, hidden: int = 256, epochs: int = 30, seed: int = 0) -> None:
-        self.hidden = hidden
-        self.epochs = epochs
-        self.seed = seed
-
-    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
-        """Regress the losses of the models on the embedding."""
-        loss, means = 1.0 - quality, 1.0 - model_means(quality)
-        self.center_ = means
-        self.scale_ = np.maximum(_spread(loss, means), 1e-3)
-        self._train(inputs, quality)
-        predicted = 1.0 - self.losses(inputs)
-        deviation = mean_std(quality, model_means(quality))
-        self.std_ = np.hypot(fitted_std(quality, predicted, inputs.vectors.shape[1]), deviation)
-        return self
-
-    def losses(self, inputs: QueryInputs) -> FloatArray:
-        """`[Q, M]` predicted losses, in their own unit."""
-        hidden = np.maximum(inputs.vectors @ self.weight_ + self.bias_, 0.0)
-        return np.asarray((hidden @ self.last_ + self.last_bias_) * self.scale_ + self.center_)
-
-    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
-        """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        quality = 1.0 - self.losses(inputs)
-        return quality, np.broadcast_to(self.std_, quality.shape)
-
-    def _train(self, inputs: QueryInputs, quality: FloatArray) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.neural_network import MLPRegressor
-
-        from wye.query.linear import LinearEstimator
-
-        known = np.isfinite(quality)
-        filled = quality
-        if not known.all():
-            expected = LinearEstimator().fit(inputs, quality).predict(inputs)[0]
-            filled = np.where(known, quality, expected)
-        # By name, so that first weights do not depend on the order of the columns.
-        order = np.arange(quality.shape[1])
-        if inputs.logged is not None:
-            order = np.argsort(np.array(inputs.logged.names), kind="stable")
-        target = ((1.0 - filled - self.center_) / self.scale_)[:, order]
-        rows = np.sort(np.random.default_rng(self.seed).permutation(len(inputs))[:TRAINING_QUERIES])
-        network = MLPRegressor(
-            hidden_layer_sizes=(self.hidden,),
-            alpha=1e-4,
-            batch_size=min(64, len(rows)),
-            learning_rate_init=1e-3,
-            max_iter=self.epochs,
-            early_stopping=len(rows) >= 100,
-            n_iter_no_change=5,
-            random_state=self.seed,
-        )
-        with warnings.catch_warnings():
-            # The number of epochs is a bound on time, not a promise of convergence.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            given = target[rows] if target.shape[1] > 1 else target[rows, 0]
-            network.fit(inputs.vectors[rows] * np.float32(INPUT_SCALE), given)
-        self.weight_ = (network.coefs_[0] * INPUT_SCALE).astype(np.float32)
-        self.bias_ = network.intercepts_[0].astype(np.float32)
-        back = np.argsort(order)
-        self.last_, self.last_bias_ = network.coefs_[1][:, back], network.intercepts_[1][back]
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Weights and scales."""
-        return {name: np.asarray(getattr(self, f"{name}_")) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, f"{name}_", arrays[name])
-
-
-_STATE = ("center", "scale", "weight", "bias", "last", "last_bias", "std")
-
-
-def _spread(loss: FloatArray, means: FloatArray) -> FloatArray:
-    known = np.isfinite(loss)
-    total = (np.where(known, loss - means, 0.0) ** 2).sum(axis=0)
-    return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=0), 1)), np.float64)
 
 
 class Penalised(Policy):
@@ -240,6 +89,7 @@ class TryageRouter(EmbeddedRouter):
             `price` are read from the models of the log where they are known.
         hidden: width of the hidden layer.
         epochs: at most so many passes.
+        online_rate: share of its error on a query that `observe` takes away, above 0 to 1.
         embedder, calibration, max_references, seed: see `EmbeddedRouter`.
 
     Attributes:
@@ -256,6 +106,7 @@ class TryageRouter(EmbeddedRouter):
         constraints: Mapping[str, Mapping[str, float]] | None = None,
         hidden: int = 256,
         epochs: int = 30,
+        online_rate: float = 0.1,
         embedder: Any = "static",
         calibration: str = "platt",
         max_references: int = 8192,
@@ -267,6 +118,7 @@ class TryageRouter(EmbeddedRouter):
         self.constraints = constraints
         self.hidden = hidden
         self.epochs = epochs
+        self.online_rate = online_rate
 
     def fit(self, data: RoutingData) -> Self:
         """Learn losses from outcomes; read the constraints of the models.
@@ -287,7 +139,7 @@ class TryageRouter(EmbeddedRouter):
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
         """Expected quality, cost and latency of every model on every text; flags are not read."""
-        return super().estimate(_without_flags(texts))
+        return super().estimate(without_flags(texts))
 
     def route(
         self,
@@ -312,7 +164,33 @@ class TryageRouter(EmbeddedRouter):
         """
         if policy is None and not isinstance(texts, str):
             policy = Penalised(penalty=self.penalty(texts, weights))
-        return super().route(texts, policy, allowed=allowed, seed=seed)
+        routing = super().route(texts, policy, allowed=allowed, seed=seed)
+        return replace(routing, decisions=NotedDecisions(routing.decisions, texts, self.embedder_))
+
+    def observe(self, text: str, quality: Mapping[str, float]) -> Self:
+        """Learn from what came out of a routed query: the outcome of the chosen model suffices.
+
+        What was learned of other models stays. A router that always takes the best estimate never
+        finds out that another model became better: let a policy explore.
+
+        Args:
+            text: the query, with or without flags.
+            quality: 0 to 1, by name of the models that answered.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: no such model, or a quality that is not from 0 to 1.
+        """
+        columns = {name: int(self.kept_[self._column(name)]) for name in quality}
+        for name, value in quality.items():
+            if not 0.0 <= value <= 1.0:
+                raise RouterError(f"quality of {name!r} is {value}, expected 0 to 1")
+        inputs = self._inputs(without_flags([text]))
+        estimator = self.estimators_["loss"]
+        assert isinstance(estimator, LossEstimator)
+        for name, value in quality.items():
+            estimator.learn(inputs, columns[name], 1.0 - value, self.online_rate)
+        return self
 
     def penalty(
         self,
@@ -371,10 +249,10 @@ class TryageRouter(EmbeddedRouter):
         return self.constraints_[name][self.kept_]
 
     def _fresh_embedder(self, texts: Sequence[str]) -> Any:
-        return super()._fresh_embedder(_without_flags(texts))
+        return super()._fresh_embedder(without_flags(texts))
 
     def _training_inputs(self, data: RoutingData) -> QueryInputs:
-        bare = data.queries.assign(text=_without_flags(data.texts))
+        bare = data.queries.assign(text=without_flags(data.texts))
         return super()._training_inputs(type(data)(bare, data.outcomes, data.models, data.name))
 
     def _check_parameters(self) -> None:
@@ -383,6 +261,8 @@ class TryageRouter(EmbeddedRouter):
             raise RouterError(
                 f"hidden is {self.hidden} and epochs {self.epochs}, expected 1 or more"
             )
+        if not 0.0 < self.online_rate <= 1.0:
+            raise RouterError(f"online_rate is {self.online_rate}, expected above 0 and at most 1")
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         return {"loss": LossEstimator(hidden=self.hidden, epochs=self.epochs, seed=self.seed)}
@@ -448,9 +328,3 @@ def _figures(data: RoutingData) -> dict[str, Mapping[str, float]]:
         if (values > 0).all():
             found[name] = dict(zip(data.model_names, np.log(values).tolist(), strict=True))
     return found
-
-
-def _without_flags(texts: Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, str):
-        return texts
-    return [read_flags(t).text if isinstance(t, str) else t for t in texts]
