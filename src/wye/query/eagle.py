@@ -94,13 +94,12 @@ class EagleEstimator(QualityEstimator):
         index = inputs.neighbours.index[:, : self.n_neighbours]
         n_models = len(self.current_)
         local = np.repeat(self.global_rating[None, :], len(index), axis=0)
-        step = max(1, CELLS_AT_ONCE // n_models**2)
+        step = max(1, CELLS_AT_ONCE // (n_models**2 * max(1, index.shape[1])))
         for start in range(0, len(index), step):
             part = slice(start, start + step)
+            weight, points = rounds(self.outcomes_[index[part]], self.k_factor)
             for near in reversed(range(index.shape[1])):
-                local[part] += elo_round(
-                    local[part], self.outcomes_[index[part, near]], self.k_factor
-                )
+                local[part] += played(local[part], weight[:, near], points[:, near])
         return self.share * self.global_rating + (1.0 - self.share) * local
 
     def observe(self, quality: FloatArray) -> Self:
@@ -146,15 +145,32 @@ def elo_round(ratings: FloatArray, quality: FloatArray, k_factor: float) -> Floa
         >>> elo_round(np.array([1000.0, 1000.0]), np.array([1.0, 0.0]), 32.0).tolist()
         [16.0, -16.0]
     """
+    return played(ratings, *rounds(quality, k_factor))
+
+
+def rounds(quality: FloatArray, k_factor: float) -> tuple[FloatArray, FloatArray]:
+    """What rounds of `quality` `[..., M]` are worth, whatever the ratings are when they are played.
+
+    Returns:
+        Weight of every battle `[..., M, M]`, 0 where one of the two did not play, and the points
+        that each model won, `[..., M]`.
+    """
     known = np.isfinite(quality)
     filled = np.where(known, quality, 0.0)
     won = 0.5 + 0.5 * np.sign(filled[..., :, None] - filled[..., None, :])
-    gap = (ratings[..., :, None] - ratings[..., None, :]) / SCALE
-    expected = 1.0 / (1.0 + np.exp(-np.clip(gap, -60.0, 60.0)))
     met = known[..., :, None] & known[..., None, :]
-    surprise = np.where(met, won - expected, 0.0).sum(axis=-1)
-    opponents = np.maximum(known.sum(axis=-1, keepdims=True) - 1, 1)
-    return np.asarray(k_factor * surprise / opponents, np.float64)
+    # Nobody meets themselves.
+    met[..., np.arange(quality.shape[-1]), np.arange(quality.shape[-1])] = False
+    opponents = np.maximum(known.sum(axis=-1) - 1, 1)
+    weight = met * (k_factor / opponents)[..., None, None]
+    return weight, np.add.reduce(weight * won, axis=-1)
+
+
+def played(ratings: FloatArray, weight: FloatArray, points: FloatArray) -> FloatArray:
+    """What a round adds to `ratings` `[..., M]`: points won minus points expected."""
+    gap = (ratings[..., :, None] - ratings[..., None, :]) / SCALE
+    expected = 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-gap, -60.0), 60.0)))
+    return np.asarray(points - np.add.reduce(weight * expected, axis=-1), np.float64)
 
 
 class EagleRouter(EmbeddedRouter):

@@ -24,7 +24,8 @@ ELO_SCALE = 400.0 / math.log(10.0)
 ELO_CENTRE = 1000.0
 RIDGE = 1e-2
 MOST_ITERATIONS = 200
-CONVERGED = 1e-9
+# Newton's steps shrink quadratically: the one after a step of this length would be below 1e-9.
+CONVERGED = 1e-6
 
 
 def fit_bradley_terry(
@@ -61,12 +62,10 @@ def fit_bradley_terry(
     theta -= theta.mean(axis=-1, keepdims=True)
     diagonal = np.arange(n)
     for _ in range(MOST_ITERATIONS):
-        expected = battles / (1.0 + np.exp(theta[..., None, :] - theta[..., :, None]))
+        chance = 1.0 / (1.0 + np.exp(theta[..., None, :] - theta[..., :, None]))
+        expected = battles * chance
         gradient = won - expected.sum(axis=-1) - ridge * theta
-        with np.errstate(invalid="ignore", divide="ignore"):
-            curvature = np.where(
-                battles > 0, expected * np.swapaxes(expected, -1, -2) / battles, 0.0
-            )
+        curvature = expected * np.swapaxes(chance, -1, -2)
         hessian = -curvature
         hessian[..., diagonal, diagonal] += curvature.sum(axis=-1) + ridge
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
