@@ -77,7 +77,7 @@ def queries(n: int, seed: int) -> tuple[list[str], list[str]]:
 
 def classifiers() -> dict[str, DomainClassifier]:
     return {
-        "widemlp": WideMLP(width=32, epochs=12, batch=16, learning_rate=1e-2),
+        "widemlp": WideMLP(width=32, epochs=8, batch=16, learning_rate=1e-2),
         "fasttext": FastText(width=8, epochs=8, batch=16, buckets=4096),
         "logistic": VectorClassifier(head="logistic"),
         "svm": VectorClassifier(head="svm"),

@@ -1,13 +1,15 @@
 """Classifiers of bags of words: WideMLP and a fastText-like one. They learn with PyTorch.
 
-    WideMLP    h = ReLU(mean_{t in q} E[t] + a),  logits = W h + b      (Galke and Scherp, ACL 2022,
-               arXiv 2109.03777; as router: arXiv 2505.14524), one-vs-rest sigmoids, dropout on h
+    WideMLP    h = ReLU(sum_t w_qt E[t] + a),  logits = W h + b,  w_q the unit row of counts times
+               inverse document frequencies (Galke and Scherp, ACL 2022, arXiv 2109.03777; as
+               router: arXiv 2505.14524), one-vs-rest sigmoids, dropout on h
     fastText   h = mean over words and runs of letters of E[hash],  logits = W h + b, softmax
                (Joulin et al., EACL 2017, arXiv 1607.01759)
 
 A word that training did not meet, and a bucket that it did not fill, count as absent: an empty bag
-has h = ReLU(a). Ours: width 1024, dropout 0.5, rate 1e-3 and mean of the known words in WideMLP,
-2^18 buckets of runs of 3 to 5 letters and width 64 in fastText, passes and batches of both.
+has h = ReLU(a). Width 1024, dropout 0.5, rate 1e-3 and the weights of words in WideMLP are those of
+the first paper, since the second's could not be read. Ours: 2^18 buckets of runs of 3 to 5 letters
+and width 64 in fastText, passes and batches of both.
 
 Shape letters: Q queries, C domains, V terms, H width.
 """
@@ -23,7 +25,13 @@ from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.guards.base import DomainClassifier, Labels
-from wye.query.guards.vocabulary import frequent_words, mean_bags, piece_rows, word_rows
+from wye.query.guards.vocabulary import (
+    frequent_words,
+    mean_bags,
+    piece_rows,
+    unit_bags,
+    word_rows,
+)
 from wye.query.learning.categories import names_from_array, names_to_array
 from wye.query.learning.heads import require_torch, train_head
 
@@ -74,8 +82,8 @@ class _BagClassifier(DomainClassifier):
         self.seed = seed
 
     @abstractmethod
-    def _terms(self, texts: Sequence[str]) -> list[NDArray[np.intp]]:
-        """Rows of the table that each text reads."""
+    def _bags(self, texts: Sequence[str]) -> Any:
+        """`[Q, V]` sparse weights of the rows of the table that each text reads."""
 
     @abstractmethod
     def _learn_terms(self, texts: Sequence[str]) -> int:
@@ -84,7 +92,7 @@ class _BagClassifier(DomainClassifier):
     def _learn(self, texts: tuple[str, ...], labels: Labels, n_domains: int) -> None:
         require_torch(self.kind)
         n_terms = self._learn_terms(texts)
-        rows = self._terms(texts)
+        bags = self._bags(texts)
         generator = np.random.default_rng(self.seed)
         bound = 1.0 / np.sqrt(self.width)
         start = {
@@ -98,7 +106,7 @@ class _BagClassifier(DomainClassifier):
         learned = train_head(
             self.kind,
             start,
-            self._loss(rows, labels, n_domains),
+            self._loss(bags, labels, n_domains),
             len(texts),
             epochs=self.epochs,
             batch=self.batch,
@@ -109,18 +117,26 @@ class _BagClassifier(DomainClassifier):
         self.bias_ = learned["bias"]
         self.shift_ = learned.get("shift", np.zeros(self.width, np.float32))
 
-    def _loss(self, rows: list[NDArray[np.intp]], labels: Labels, n_domains: int) -> Any:
+    def _loss(self, bags: Any, labels: Labels, n_domains: int) -> Any:
         import torch
         from torch.nn import functional as F
 
-        ids = [torch.from_numpy(r) for r in rows]
+        ends = bags.indptr.tolist()
+        ids = torch.from_numpy(bags.indices.astype(np.int64))
+        weights = torch.from_numpy(bags.data.astype(np.float32))
         truth = torch.from_numpy(labels)
         keep = 1.0 - self.dropout
 
         def loss(p: dict[str, Tensor], batch: Tensor, generator: Generator) -> Tensor:
-            chosen = [ids[i] for i in batch.tolist()]
-            lengths = torch.tensor([0, *(len(c) for c in chosen[:-1])])
-            h = F.embedding_bag(torch.cat(chosen), p["table"], lengths.cumsum(0), mode="mean")
+            parts = [slice(ends[i], ends[i + 1]) for i in batch.tolist()]
+            starts = torch.tensor([0, *(s.stop - s.start for s in parts[:-1])]).cumsum(0)
+            h = F.embedding_bag(
+                torch.cat([ids[s] for s in parts]),
+                p["table"],
+                starts,
+                mode="sum",
+                per_sample_weights=torch.cat([weights[s] for s in parts]),
+            )
             if self.rectified:
                 h = torch.relu(h + p["shift"])
             if keep < 1.0 and torch.is_grad_enabled():
@@ -134,8 +150,7 @@ class _BagClassifier(DomainClassifier):
         return loss
 
     def _read(self, texts: tuple[str, ...]) -> tuple[FloatArray, NDArray[np.float32]]:
-        bags = mean_bags(self._terms(texts), len(self.table_))
-        h = np.asarray(bags @ self.table_, np.float32)
+        h = np.asarray(self._bags(texts) @ self.table_, np.float32)
         if self.rectified:
             h = np.maximum(h + self.shift_, np.float32(0.0))
         return np.asarray(h @ self.weight_ + self.bias_, np.float64), h
@@ -186,8 +201,8 @@ class WideMLP(_BagClassifier):
         least: int = 2,
         most: int = 30_000,
         dropout: float = 0.5,
-        epochs: int = 15,
-        batch: int = 64,
+        epochs: int = 20,
+        batch: int = 32,
         learning_rate: float = 1e-3,
         seed: int = 0,
     ) -> None:
@@ -208,19 +223,22 @@ class WideMLP(_BagClassifier):
     def _learn_terms(self, texts: Sequence[str]) -> int:
         self.words_ = frequent_words(texts, least=self.least, most=self.most)
         self._places = {w: i for i, w in enumerate(self.words_)}
+        counts = mean_bags(word_rows(texts, self._places), max(1, len(self.words_)))
+        containing = counts.getnnz(axis=0)
+        self.idf_ = (np.log((1 + len(texts)) / (1 + containing)) + 1).astype(np.float32)
         return len(self.words_)
 
-    def _terms(self, texts: Sequence[str]) -> list[NDArray[np.intp]]:
-        return word_rows(texts, self._places)
+    def _bags(self, texts: Sequence[str]) -> Any:
+        return unit_bags(mean_bags(word_rows(texts, self._places), len(self.idf_)), self.idf_)
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Words and layers."""
-        return super().get_state() | {"words": names_to_array(self.words_)}
+        return super().get_state() | {"words": names_to_array(self.words_), "idf": self.idf_}
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
         super().set_state(arrays)
-        self.words_ = names_from_array(arrays["words"])
+        self.words_, self.idf_ = names_from_array(arrays["words"]), arrays["idf"]
         self._places = {w: i for i, w in enumerate(self.words_)}
 
 
@@ -279,7 +297,7 @@ class FastText(_BagClassifier):
         self.filled_ = np.unique(np.concatenate([*self._hashed(texts), np.zeros(0, np.intp)]))
         return len(self.filled_)
 
-    def _terms(self, texts: Sequence[str]) -> list[NDArray[np.intp]]:
+    def _bags(self, texts: Sequence[str]) -> Any:
         rows = []
         for hashed in self._hashed(texts):
             place = np.searchsorted(self.filled_, hashed)
@@ -287,7 +305,7 @@ class FastText(_BagClassifier):
             hit = np.zeros(len(hashed), np.bool_)
             hit[inside] = self.filled_[place[inside]] == hashed[inside]
             rows.append(place[hit])
-        return rows
+        return mean_bags(rows, max(1, len(self.filled_)))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Filled buckets and layers."""

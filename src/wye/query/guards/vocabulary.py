@@ -77,4 +77,14 @@ def mean_bags(rows: Sequence[NDArray[np.intp]], n_terms: int) -> Any:
     ends = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.concatenate([*rows, np.zeros(0, np.intp)])
     weight = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
-    return csr_matrix((weight, flat, ends), shape=(len(rows), n_terms))
+    made = csr_matrix((weight, flat, ends), shape=(len(rows), n_terms))
+    made.sum_duplicates()
+    return made
+
+
+def unit_bags(bags: Any, importance: NDArray[np.float32]) -> Any:
+    """The same with each term times its importance `[V]`, rows of unit length; zeros stay."""
+    weighted = bags.multiply(importance[None, :]).tocsr()
+    length = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1))).ravel()
+    weighted.data /= np.repeat(np.maximum(length, 1e-12), np.diff(weighted.indptr))
+    return weighted
