@@ -182,12 +182,16 @@ def _scores(label: str, right: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def _singles(members: list[Member], test: Questions) -> dict[str, float]:
-    """The model that is best on the average of the tasks."""
+    """The model that is best on the average of the tasks, and each on its own skill."""
     each = [
         _scores("best single model", _right(m.read(test.text(0).ids[:, :-1]).logits, test))
         for m in members
     ]
-    return max(each, key=lambda scores: sum(scores.values()))
+    own = {
+        f"trained on it, {skill}": scores[f"best single model, {skill}"]
+        for skill, scores in zip(SKILLS, each, strict=True)
+    }
+    return own | max(each, key=lambda scores: sum(scores.values()))
 
 
 @torch.no_grad()
