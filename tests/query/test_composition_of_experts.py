@@ -9,10 +9,11 @@ import pytest
 
 import wye
 from wye.query import CompositionOfExpertsRouter, RouterError
-from wye.query.composition_of_experts import agreed_labels, routed_text
+from wye.query.composition_of_experts import routed_text
 from wye.query.hosting import host_experts
 from wye.query.learning.categories import CategoryEstimator
 from wye.query.learning.embedded import EmbeddedRouter
+from wye.query.learning.expert_table import agreed_labels
 from wye.query.policies import Quality
 from wye.query.residency import batch_by_expert, simulate_residency
 from wye.testing import made_outcomes
@@ -204,6 +205,39 @@ def test_a_model_that_leaves_is_replaced_in_the_table() -> None:
     assert "calculator" not in router.table_.values()
     router.host(budget=40.0)
     assert "calculator" not in router.models_
+
+
+def test_a_model_joins_the_programme_as_if_it_had_been_there(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    data = sized(200, 1)
+    others = [m for m in data.model_names if m != "calculator"]
+    router = CompositionOfExpertsRouter(budget=46.0).fit(data.with_models(others))
+    assert "calculator" not in router.table_.values()
+    column = data.quality[:, data.model_names.index("calculator")]
+    router.add_model("calculator", data.texts, column.tolist(), params_b=SIZES["calculator"])
+    assert router.table_["sums"] == "calculator"
+    # From the same answers, its cells are those of a router that learned it from the start.
+    whole = CompositionOfExpertsRouter(budget=46.0).fit(data)
+    assert router.table_ == whole.table_
+    joined = router.composition().table_[:, -1]
+    learned = whole.composition().table_[:, data.model_names.index("calculator")]
+    assert np.abs(joined - learned).max() < 0.02
+    texts = made_outcomes(20, seed=2).texts
+    router.save(tmp_path / "router")
+    loaded = wye.load(tmp_path / "router")
+    assert loaded.route(texts).targets == router.route(texts).targets
+    assert loaded.models_ == router.models_
+    assert "calculator" not in router.host(budget=2.0 + SIZES["weak"]).models_
+
+
+def test_a_model_that_joins_beside_a_budget_needs_a_size_and_its_own_name() -> None:
+    router = CompositionOfExpertsRouter(budget=20.0).fit(sized(60, 1))
+    with pytest.raises(RouterError, match="params_b"):
+        router.add_model("new", ["a"], [1.0])
+    with pytest.raises(RouterError, match="learned already"):
+        router.add_model("weak", ["a"], [1.0], params_b=1.0)
+    with pytest.raises(RouterError, match="without NaN"):
+        router.add_model("new", ["a"], [float("nan")], params_b=1.0)
+    assert "new" not in router.pool_
 
 
 @pytest.mark.parametrize("uncertainty", ["distance", "entropy", "probability"])

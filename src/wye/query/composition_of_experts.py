@@ -29,24 +29,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.query.base import BoolArray, FloatArray, RouterError, Routing
+from wye.query.base import BoolArray, RouterError, Routing
 from wye.query.hosting import SOLVERS, Hosting, host_experts
-from wye.query.learning.categories import GENERAL, CategoryEstimator
-from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator
-from wye.query.learning.inputs import QueryInputs, nearest
-from wye.query.learning.label_heads import HEADS, label_head
+from wye.query.learning.expert_table import MEASURES, CompositionEstimator
+from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.joining import PlacingRouter
+from wye.query.learning.label_heads import HEADS
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
     from wye.query.chat_model import Message
     from wye.query.policy import Policy
-
-MEASURES = ("distance", "entropy", "probability", "none")
-FAMILIAR_QUANTILE = 0.05
-GRID = 20
-HELD_OUT = 4
-AGREEING = 10
 
 
 @dataclass(frozen=True)
@@ -70,136 +64,7 @@ class CategoryTrace:
     expert: str
 
 
-class CompositionEstimator(CategoryEstimator):
-    """The row of the most probable category, or of `general` where the query is uncertain.
-
-    Args:
-        head, k, shrinkage, seed: see `CategoryEstimator`.
-        uncertainty: `distance`, `entropy`, `probability` or `none`.
-        threshold: uncertainty above which a query falls back; learned when None.
-        pool: `[U, D]` vectors of queries without label or outcome, to learn the head from too.
-    """
-
-    def __init__(
-        self,
-        *,
-        head: str = "knn",
-        k: int = 20,
-        shrinkage: float = 20.0,
-        uncertainty: str = "distance",
-        threshold: float | None = None,
-        pool: NDArray[np.float32] | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            head=head, k=k, shrinkage=shrinkage, least=1, with_features=False, seed=seed
-        )
-        self.uncertainty = uncertainty
-        self.threshold = threshold
-        self.pool = pool
-
-    @property
-    def neighbours_read(self) -> int:
-        """How many neighbours of a query `predict` reads."""
-        return self.k
-
-    def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
-        """Learn the categories, fill the table, and choose the threshold where none is given."""
-        threshold = self.threshold
-        if threshold is None and self.uncertainty in ("entropy", "probability"):
-            threshold = self._held_out_threshold(inputs, quality)
-        self._learn(inputs, quality)
-        spread = self._uncertainty(inputs, self.posterior(inputs))
-        if threshold is None:
-            threshold = float(np.quantile(spread, 1.0 - FAMILIAR_QUANTILE))
-        self.threshold_ = threshold
-        # Traffic of each row: queries of the category, and for `general` those that fall back.
-        owner = np.bincount(self._labels, minlength=len(self.names_)).astype(np.float64)
-        owner[self.general] += float((spread > threshold).sum())
-        self.traffic_ = owner
-        return self
-
-    @property
-    def general(self) -> int:
-        """Row of the table for uncertain queries."""
-        return self.names_.index(GENERAL)
-
-    def rows(self, inputs: QueryInputs) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
-        """Row of the table `[Q]`, posterior `[Q, C]` and uncertainty `[Q]` of each query."""
-        posterior = self.posterior(inputs)
-        spread = self._uncertainty(inputs, posterior)
-        row = np.where(spread > self.threshold_, self.general, posterior.argmax(axis=1))
-        return row, posterior, spread
-
-    def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
-        """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        row, _, _ = self.rows(inputs)
-        return self.table_[row], np.sqrt(self.table_std_[row] ** 2 + self.mean_std_**2)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """The classifier, the table, the threshold and the traffic."""
-        own = {"threshold": np.array([self.threshold_]), "traffic": self.traffic_}
-        return super().get_state() | own
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        super().set_state(arrays)
-        self.threshold_, self.traffic_ = float(arrays["threshold"][0]), arrays["traffic"]
-
-    def _learn(self, inputs: QueryInputs, quality: FloatArray) -> None:
-        super().fit(inputs, quality)
-        if self.pool is not None and len(self.pool) and self.head != "knn":
-            self._learn_pool(inputs)
-
-    def _learn_pool(self, inputs: QueryInputs) -> None:
-        """Fit the head again, on the unlabelled queries whose neighbours agree as well."""
-        assert self.pool is not None
-        labels = self._labels
-        guessed = agreed_labels(inputs.vectors, labels, self.pool)
-        self.head_ = label_head(self.head, k=self.k, seed=self.seed)
-        columns = np.concatenate([inputs.vectors, self.pool])
-        self.head_.fit(inputs, columns, np.concatenate([labels, guessed]), len(self.names_))
-
-    def _category_labels(self, inputs: QueryInputs) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-        names, labels = super()._category_labels(inputs)
-        self._labels = labels
-        if GENERAL in names:
-            return names, labels
-        # A category without queries: its row of the table is the mean of each model.
-        return (*names, GENERAL), labels
-
-    def _uncertainty(self, inputs: QueryInputs, posterior: FloatArray) -> FloatArray:
-        if self.uncertainty == "entropy":
-            bits = -(posterior * np.log(np.maximum(posterior, 1e-300))).sum(axis=1)
-            return np.asarray(bits / np.log(max(2, posterior.shape[1])), np.float64)
-        if self.uncertainty == "probability":
-            return np.asarray(1.0 - posterior.max(axis=1), np.float64)
-        if self.uncertainty == "none" or not inputs.neighbours.similarity.shape[1]:
-            return np.zeros(len(inputs))
-        return np.asarray(1.0 - inputs.neighbours.similarity[:, : self.k].mean(axis=1), np.float64)
-
-    def _held_out_threshold(self, inputs: QueryInputs, quality: FloatArray) -> float:
-        """The threshold of the grid under which held-out queries were routed best."""
-        order = np.random.default_rng(self.seed).permutation(len(inputs))
-        held_out, rest = np.sort(order[::HELD_OUT]), np.sort(np.delete(order, np.s_[::HELD_OUT]))
-        if not rest.size:
-            return 1.0
-        self._learn(inputs.rows(rest), quality[rest])
-        part = inputs.rows(held_out)
-        posterior = self.posterior(part)
-        spread = self._uncertainty(part, posterior)
-        best, chosen = -np.inf, 1.0
-        # From the largest down: where the fallback gains nothing, it stays rare.
-        for threshold in np.linspace(1.0, 1.0 / GRID, GRID).tolist():
-            row = np.where(spread > threshold, self.general, posterior.argmax(axis=1))
-            picked = quality[held_out, self.table_[row].argmax(axis=1)]
-            value = float(picked[np.isfinite(picked)].mean()) if np.isfinite(picked).any() else 0.0
-            if value > best:
-                best, chosen = value, threshold
-        return chosen
-
-
-class CompositionOfExpertsRouter(EmbeddedRouter):
+class CompositionOfExpertsRouter(PlacingRouter):
     """A category classifier and a table of experts within a budget of size.
 
     Only hosted experts are among `models_`. Without a policy, `route` follows the table; a policy
@@ -333,6 +198,53 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
             self.available_ = before
             raise
 
+    def add_model(
+        self,
+        name: str,
+        texts: Sequence[str],
+        quality: Sequence[float],
+        *,
+        params_b: float | None = None,
+        cost_usd: float | None = None,
+        latency_s: float | None = None,
+        price_in_per_mtok: float | None = None,
+        price_out_per_mtok: float | None = None,
+    ) -> Self:
+        """Let a model join from its measured answers; the table is solved again with it.
+
+        Its cell of a category is its answers to queries of that category, shrunk to its mean over
+        all of them as those of the other models are.
+
+        Args:
+            name, texts, quality, cost_usd, latency_s, price_in_per_mtok, price_out_per_mtok: see
+                `JoiningRouter.add_model`.
+            params_b: its size in billions of parameters, needed where there is a budget or a price
+                on size.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: the name is taken, `quality` does not fit, or a size is needed.
+        """
+        self._require_fitted()
+        budget, size_penalty = self.hosted_within_
+        if params_b is None and (budget is not None or size_penalty > 0):
+            raise RouterError(f"{name!r} needs params_b: this router hosts by size")
+        if name in self.pool_:
+            raise RouterError(f"a model {name!r} was learned already; it cannot join again")
+        super().add_model(
+            name,
+            texts,
+            quality,
+            cost_usd=cost_usd,
+            latency_s=latency_s,
+            price_in_per_mtok=price_in_per_mtok,
+            price_out_per_mtok=price_out_per_mtok,
+        )
+        self.pool_ = (*self.pool_, name)
+        self.sizes_ = np.append(self.sizes_, np.nan if params_b is None else params_b)
+        self.available_ = np.append(self.available_, True)
+        return self.host(budget=budget, size_penalty=size_penalty)
+
     def trace(self, texts: Sequence[str]) -> list[CategoryTrace]:
         """Category, posterior, uncertainty and expert of each text.
 
@@ -457,26 +369,6 @@ class CompositionOfExpertsRouter(EmbeddedRouter):
         self.pool_, self.table_ = tuple(values["pool"]), dict(values["table"])
         budget, size_penalty = values["within"]
         self.hosted_within_ = (budget, size_penalty)
-
-
-def agreed_labels(
-    vectors: NDArray[np.float32],
-    labels: NDArray[np.intp],
-    pool: NDArray[np.float32],
-    *,
-    k: int = AGREEING,
-) -> NDArray[np.intp]:
-    """Label `[U]` of each query of a pool on which its k nearest labelled queries all agree, or -1.
-
-    Args:
-        vectors: `[Q, D]` unit vectors of labelled queries.
-        labels: `[Q]` their labels.
-        pool: `[U, D]` unit vectors of the others.
-        k: neighbours that must agree; all where there are fewer.
-    """
-    votes = labels[nearest(pool, vectors, min(k, len(vectors))).index]
-    agreed = (votes == votes[:, :1]).all(axis=1)
-    return np.where(agreed, votes[:, 0], -1).astype(np.intp)
 
 
 def routed_text(messages: Sequence[Message], *, turns: int = 2) -> str:
