@@ -56,6 +56,8 @@ class Claim:
     threshold: float
 
     def __post_init__(self) -> None:
+        # A NumPy scalar would make `holds` one, which is no JSON.
+        object.__setattr__(self, "value", float(self.value))
         if not math.isfinite(self.value):
             raise CheckError(f"{self.figure} is {self.value}, expected a number to hold it to")
 
@@ -110,7 +112,7 @@ class CheckResult:
                 }
                 for c in self.claims
             ],
-            "figures": {k: v if math.isfinite(v) else None for k, v in self.figures.items()},
+            "figures": {k: float(v) if math.isfinite(v) else None for k, v in self.figures.items()},
             "seeds": list(self.seeds),
             "text": self.text,
         }
