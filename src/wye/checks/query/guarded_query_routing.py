@@ -146,7 +146,7 @@ def _judged(
     held = router.guard.by_rule(inside)
     sets = {n: router.guard.by_rule(router.router.read(t)) for n, t in texts.outside.items()}
     nothing = np.zeros(len(test), np.bool_)
-    figures = {}
+    figures: dict[str, float] = {}
     for guard in ("no guard", *(g for rule in rules for g in (rule, f"{rule} + {KNOWN}"))):
         parts = [] if guard == "no guard" else guard.split(" + ")
         refused = np.any([nothing, *(held[p] for p in parts)], axis=0)

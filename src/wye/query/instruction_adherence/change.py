@@ -43,12 +43,13 @@ def drift(before: ProbeRun, after: ProbeRun) -> list[CategoryDrift]:
     With 4 trials a category in each run no difference reaches 0.01; from 5 in each on the largest
     does. Run with `repeats` to have enough.
     """
+    import numpy as np
     from scipy.stats import fisher_exact
 
     found = []
     for category in CATEGORIES:
         old, new = before.counts(category), after.counts(category)
         if old[1] and new[1]:
-            cells = [[passed, trials - passed] for passed, trials in (old, new)]
+            cells = np.array([[passed, trials - passed] for passed, trials in (old, new)])
             found.append(CategoryDrift(category, old, new, float(fisher_exact(cells).pvalue)))
     return found
