@@ -27,17 +27,9 @@ from wye.testing.query_data import chance_of_success
 # Query level.
 
 
-# These say which arm is best, not how good each is, so the level of an arm may be off.
-LEVELS = ("check_learns", "check_missing_outcomes")
-
-
 @pytest.mark.parametrize("method", ["svm", "mlp", "bert"])
-@pytest.mark.parametrize(
-    "check", [c for c in QUERY_ROUTER_CHECKS if c.__name__ not in LEVELS], ids=lambda c: c.__name__
-)
-def test_classifiers_keep_the_contract_but_for_levels(
-    method: str, check: Callable[..., None]
-) -> None:
+@pytest.mark.parametrize("check", QUERY_ROUTER_CHECKS, ids=lambda c: c.__name__)
+def test_classifiers_keep_the_contract(method: str, check: Callable[..., None]) -> None:
     check(partial(FusionFactoryRouter, method=method))
 
 
@@ -60,7 +52,7 @@ def test_every_method_learns_which_model_is_best(method: str) -> None:
     chance = chance_of_success(test)
     router = FusionFactoryRouter(method=method).fit(train)
     chosen = router.estimate(test.texts).quality.argmax(axis=1)
-    assert chance[np.arange(len(test)), chosen].mean() > chance.mean(axis=0).max() + 0.02
+    assert chance[np.arange(len(test)), chosen].mean() > chance.mean(axis=0).max() + 0.05
 
 
 def test_knn_scores_are_the_mean_reward_of_the_neighbours() -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from wye.query import GraphRouter, RouterError
-from wye.query.learning.bipartite import edge_logits, model_nodes, query_nodes, start
+from wye.query.learning.bipartite import (
+    edge_contributions,
+    edge_logits,
+    model_nodes,
+    query_nodes,
+    start,
+)
 from wye.query.learning.model_descriptions import described
 from wye.query.learning.scenario import TaskScale, best_arms, reward, winners
 from wye.testing import made_outcomes
@@ -118,6 +124,40 @@ def test_hidden_edges_of_a_model_do_not_reach_its_score() -> None:
     visible[:, 1] = 0.0
     one, two = (model_nodes(p, halves, models, e, visible) for e in (edges, other))
     assert np.array_equal(one, two)
+
+
+def test_contributions_are_the_slope_of_the_logits_in_the_last_messages() -> None:
+    p, queries, tasks, models, edges, visible = graph()
+    visible[1:, 2], visible[0, 2] = 0.0, 1.0
+    halves = query_nodes(p, queries, tasks)
+    asked = tuple(h[:1] for h in halves)
+    found = edge_contributions(p, halves, models, edges, visible, asked)
+    assert (found[visible == 0] == 0.0).all()
+
+    def logits(scale: float) -> np.ndarray:
+        scaled = p | {name: p[name] * scale for name in ("message2", "edge2")}
+        return edge_logits(asked, model_nodes(scaled, halves, models, edges, visible))[0]
+
+    slope = (logits(1 + 1e-5) - logits(1 - 1e-5)) / 2e-5
+    assert np.allclose(found.sum(axis=0), slope, atol=1e-6)
+    # A single visible edge is all that its model hears.
+    assert np.isclose(found[0, 2], slope[2], atol=1e-6)
+
+
+@pytest.mark.torch
+def test_a_trace_names_the_outcomes_that_moved_a_score_most(fitted: GraphRouter) -> None:
+    data = made_outcomes(200, seed=1)
+    log = data.with_models([m for m in data.model_names if m != "calculator"])
+    before = fitted.estimate(log.texts[:2]).quality
+    found = fitted.trace("Compute 3 + 4 * 5 and give the result as a number.", log, k=7)
+    sizes = [abs(t.contribution) for t in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len({(t.model, t.query_id) for t in found}) == 7
+    assert {t.model for t in found} <= set(log.model_names)
+    assert {t.query_id for t in found} <= set(log.queries["query_id"])
+    assert np.array_equal(fitted.estimate(log.texts[:2]).quality, before)
+    with pytest.raises(RouterError, match="k is 0"):
+        fitted.trace("x", log, k=0)
 
 
 @pytest.mark.torch

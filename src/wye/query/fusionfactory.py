@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wye.query.base import RouterError
-from wye.query.graphrouter import GraphEstimator
 from wye.query.learning.arm_classifiers import BestArmScores, DualEncoderScores, NeighbourScores
+from wye.query.learning.edge_prediction import GraphEstimator
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs

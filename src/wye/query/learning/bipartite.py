@@ -31,7 +31,7 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.heads import require_torch
 
 EDGE_FEATURES = 3
-SLOPE = 0.01
+SLOPE, EPSILON = 0.01, 1e-5
 LAYERS = ("1", "2")
 VALIDATE_EVERY = 5
 
@@ -86,23 +86,47 @@ def model_nodes(
         edges: `[Q, M, 3]` features of the edges; what is not visible is not read, but is finite.
         visible: `[Q, M]` or `[B, Q, M]`, 1.0 for a visible edge, 0.0 for any other.
     """
-    count = visible.sum(-2)[..., None]
-    # A model without visible edges receives nothing.
-    share = visible.swapaxes(-1, -2) / (count + (count == 0))
-    # [.., M, 1, Q] @ [M, Q, 3]: the mean over visible edges of each model.
-    g = _leaky(edges @ p["edge_features"]).swapaxes(0, 1)
-    seen = (share[..., None, :] @ g)[..., 0, :]
-    x_m = models @ p["model"] + p["model_bias"]
+    share, g, x_m = _start_of_models(p, models, edges, visible)
     x_t, x_q = halves
     for layer in LAYERS:
-        message, hidden = p[f"message{layer}"], x_t.shape[1]
-        arriving = (share @ x_t) @ message[:hidden] + (share @ x_q) @ message[hidden:]
-        x_m = arriving + seen @ p[f"edge{layer}"] + x_m @ p[f"self{layer}"] + p[f"bias{layer}"]
-        x_m = _normalised(x_m) * p[f"gain{layer}"] + p[f"shift{layer}"]
+        x_m = _normalised(_received(p, layer, share, g, x_t, x_q, x_m))
+        x_m = x_m * p[f"gain{layer}"] + p[f"shift{layer}"]
         if layer == LAYERS[0]:
             x_m = _leaky(x_m)
             x_t, x_q = _passed_on(p, layer, x_t, x_q)
     return x_m
+
+
+def edge_contributions(
+    p: Parameters,
+    halves: tuple[Any, Any],
+    models: Any,
+    edges: Any,
+    visible: Any,
+    asked: tuple[Any, Any],
+) -> FloatArray:
+    """What each visible edge adds to the logits of one query, `[Q, M]`; 0 for any other edge.
+
+    Gradient times input at the last messages: with a_m what reaches model m before the last
+    normalisation, the entry of edge (r, m) is d logit_m / d a_m times that edge's part of the mean.
+
+    Args:
+        p, halves, models, edges, visible: see `model_nodes`, in NumPy, one mask.
+        asked: the halves of the query, `[1, h]` each.
+    """
+    share, g, x_m = _start_of_models(p, models, edges, visible)
+    first, last = LAYERS
+    x_m = _normalised(_received(p, first, share, g, *halves, x_m))
+    x_m = _leaky(x_m * p[f"gain{first}"] + p[f"shift{first}"])
+    x_t, x_q = _passed_on(p, first, *halves)
+    a = _received(p, last, share, g, x_t, x_q, x_m)
+    z = _normalised(a)
+    deviation = np.sqrt(a.var(axis=1, keepdims=True) + EPSILON)
+    v = np.concatenate(asked, axis=1) * p[f"gain{last}"] / a.shape[1]
+    slope = (v - v.mean() - z * (v * z).mean(axis=1, keepdims=True)) / deviation
+    said = np.concatenate([x_t, x_q], axis=1) @ p[f"message{last}"]
+    edge = (g.swapaxes(0, 1) * (slope @ p[f"edge{last}"].T)).sum(axis=2)
+    return np.asarray(share.T * (said @ slope.T + edge), np.float64)
 
 
 def edge_logits(halves: tuple[Any, Any], models: Any) -> Any:
@@ -111,6 +135,24 @@ def edge_logits(halves: tuple[Any, Any], models: Any) -> Any:
     hidden = x_t.shape[1]
     t, q = models[..., :hidden].swapaxes(-1, -2), models[..., hidden:].swapaxes(-1, -2)
     return (x_t @ t + x_q @ q) / (2 * hidden)
+
+
+def _start_of_models(p: Parameters, models: Any, edges: Any, visible: Any) -> tuple[Any, Any, Any]:
+    """Shares `[.., M, Q]` of the visible edges in each mean, g `[M, Q, 3]`, and x0 `[M, 2h]`."""
+    count = visible.sum(-2)[..., None]
+    # A model without visible edges receives nothing.
+    share = visible.swapaxes(-1, -2) / (count + (count == 0))
+    g = _leaky(edges @ p["edge_features"]).swapaxes(0, 1)
+    return share, g, models @ p["model"] + p["model_bias"]
+
+
+def _received(p: Parameters, layer: str, share: Any, g: Any, x_t: Any, x_q: Any, x_m: Any) -> Any:
+    """What reaches the models in one layer, before it is normalised."""
+    message, hidden = p[f"message{layer}"], x_t.shape[1]
+    # [.., M, 1, Q] @ [M, Q, 3]: the mean over visible edges of each model.
+    seen = (share[..., None, :] @ g)[..., 0, :]
+    arriving = (share @ x_t) @ message[:hidden] + (share @ x_q) @ message[hidden:]
+    return arriving + seen @ p[f"edge{layer}"] + x_m @ p[f"self{layer}"] + p[f"bias{layer}"]
 
 
 def _passed_on(p: Parameters, layer: str, x_t: Any, x_q: Any) -> tuple[Any, Any]:
@@ -122,7 +164,7 @@ def _passed_on(p: Parameters, layer: str, x_t: Any, x_q: Any) -> tuple[Any, Any]
 
 def _normalised(x: Any) -> Any:
     centred = x - x.mean(-1)[..., None]
-    return centred / (((centred**2).mean(-1) + 1e-5) ** 0.5)[..., None]
+    return centred / (((centred**2).mean(-1) + EPSILON) ** 0.5)[..., None]
 
 
 def _leaky(x: Any) -> Any:
