@@ -6,10 +6,13 @@ here on fewer: the references, which are what a decision may have to read, are a
 
 Prints for each router the median time of `estimate` and of `route` (text to plan, quality policy)
 in milliseconds of CPU and by the clock, the 99th percentile of `route`, `estimate` as a share of
-the bar, and the CPU of `estimate` as a multiple of the least that any router could take: the
-embedder alone and one product of the vector with a `[D, M]` matrix. Routers that learn online also
-show `select`. Bars: p50 of CPU <= 1 ms for `estimate` and `select`; for `auto`, the gateway's
-default, for `route` as well, and p99 <= 5 ms. Exits with 1 if one is missed.
+the bar, and the CPU of `estimate` as a multiple of the least that it could take, measured right
+after it: the embedder alone, one product of the vector with a `[D, M]` matrix, and one with the
+references that the router keeps. Where a method reads neighbours that is 8192 vectors, 8 MB, which
+take as long as memory lets them. Routers that learn online also show `select`.
+
+Bars: p50 of CPU <= 1 ms for `estimate` and `select`; for `auto`, the gateway's default, for `route`
+as well, and p99 <= 5 ms. Exits with 1 if one is missed.
 
 A router that asks a language model (`routellm-causal` with a `chat_model`) is left out: its time is
 that of the language model.
@@ -52,11 +55,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1000)
     options = parser.parse_args()
     texts = unseen(options.rounds + WARM_UP, WORDS)
-    least = least_time(texts, options.models)
-    print(f"embedder and one product: p50 {least:.3f} ms of CPU")
     print(
         f"{'router':24} {'estimate':>9} {'(clock)':>8} {'route':>8} {'(clock)':>8} {'p99':>8} "
-        f"{'of the bar':>11} {'times least':>12}"
+        f"{'of the bar':>11} {'least':>8} {'times least':>12}"
     )
     missed: list[str] = []
     data = None if options.saved else made(options.queries, options.models)
@@ -67,12 +68,13 @@ def main() -> int:
             router = get_router(name).fit(data)
         cpu, clock = timed(lambda text, r=router: r.estimate([text]), texts)
         routed, waited = timed(lambda text, r=router: r.route([text]), texts)
+        least = least_time(texts, options.models, getattr(router, "references_", None))
         cpu_50, route_50, route_99 = p(cpu, 50), p(routed, 50), p(routed, 99)
         late = cpu_50 > BAR or (name == "auto" and (route_50 > BAR or route_99 > TAIL_BAR))
         missed += [name] * late
         print(
             f"{name:24} {cpu_50:9.3f} {p(clock, 50):8.3f} {route_50:8.3f} {p(waited, 50):8.3f} "
-            f"{route_99:8.3f} {cpu_50 / BAR:11.1%} {cpu_50 / least:12.2f}"
+            f"{route_99:8.3f} {cpu_50 / BAR:11.1%} {least:8.3f} {cpu_50 / least:12.2f}"
             f"{'  MISS' if late else ''}",
             flush=True,
         )
@@ -84,11 +86,17 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def least_time(texts: list[str], n_models: int) -> float:
-    """Median milliseconds of CPU of the embedder and one product `[1, D] @ [D, M]`."""
+def least_time(texts: list[str], n_models: int, references: np.ndarray | None) -> float:
+    """Median milliseconds of CPU of the embedder and the products that nobody can do without."""
     embedder = get_embedder("static")
     matrix = np.zeros((embedder.dim, n_models), np.float32)
-    return p(timed(lambda text: embedder.embed([text]) @ matrix, texts)[0], 50)
+    kept = np.zeros((1, embedder.dim), np.float32) if references is None else references
+
+    def products(text: str) -> object:
+        vector = embedder.embed([text])[0]
+        return vector @ matrix, kept @ vector
+
+    return p(timed(products, texts)[0], 50)
 
 
 def timed(call: Callable[[str], object], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

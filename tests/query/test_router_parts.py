@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wye.query import get_router
 from wye.query.base import RouterError
 from wye.query.learning.calibration import Reliability, fit_calibrator, fit_combination
 from wye.query.learning.cost_model import fit_amounts
+from wye.query.learning.embedded import NOVELTY_REFERENCES
 from wye.query.learning.estimator import common_part, folds, mean_std, model_means
 from wye.query.learning.features import FEATURES, describe_text, text_features
 from wye.query.learning.inputs import nearest
 from wye.query.learning.ridge import Design, fit_ridge
+from wye.testing import made_outcomes
 
 
 def _with_holes(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -76,6 +79,35 @@ def test_nearest_equals_sorting_all_similarities(seed: int, k: int, exclude: boo
     np.testing.assert_allclose(
         np.take_along_axis(similarity, found.index, axis=1), expected, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("n", [1, 7, 32, 100, 500])
+@pytest.mark.parametrize("k", [1, 2, 8, 64])
+def test_the_nearest_of_one_query_are_those_of_the_same_query_among_others(n: int, k: int) -> None:
+    generator = np.random.default_rng(n)
+    points = generator.normal(size=(n, 4)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    # Every other reference occurs twice, so that there are ties, the earlier one first.
+    points[1::2] = points[: n - 1 : 2]
+    queries = generator.normal(size=(3, 4)).astype(np.float32)
+    alone, among = nearest(queries[:1], points, k), nearest(queries, points, k)
+    assert alone.index.shape == (1, min(n, k))
+    np.testing.assert_allclose(alone.similarity[0], among.similarity[0], atol=1e-6)
+    similarity = points @ queries[0]
+    np.testing.assert_allclose(similarity[alone.index[0]], alone.similarity[0], atol=1e-6)
+    assert len(set(alone.index[0].tolist())) == min(n, k)
+
+
+def test_fewer_references_tell_novelty_where_nobody_reads_neighbours() -> None:
+    data = made_outcomes(NOVELTY_REFERENCES + 200, seed=1)
+    router, reads = get_router("linear").fit(data), get_router("knn").fit(data)
+    assert len(router.references_) == NOVELTY_REFERENCES
+    assert len(reads.references_) == len(data)
+    assert router.familiarity_.shape == (len(data),)
+    # Novelty is a share of training queries: fresh ones of the same kind spread evenly.
+    fresh = router.estimate(made_outcomes(400, seed=2).texts).novelty
+    assert 0.4 < fresh.mean() < 0.6
+    assert router.estimate(["zzz qqq vvv"]).novelty[0] > 0.9
 
 
 def test_means_without_holes_are_plain_means() -> None:
