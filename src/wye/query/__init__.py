@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from wye.query.guarded_query_routing import GuardedRouter as GuardedRouter
     from wye.query.hybrid_preferences import AnnotatorRouter as AnnotatorRouter
     from wye.query.hybridllm import HybridLLMRouter as HybridLLMRouter
+    from wye.query.instruction_adherence.router import CapabilityRouter as CapabilityRouter
     from wye.query.irt import IRTRouter as IRTRouter
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
@@ -87,6 +88,7 @@ _HOME = {
     "C2MABVRouter": "c2mab_v",
     "CachedChatModel": "completion_cache",
     "Candidate": "base",
+    "CapabilityRouter": "instruction_adherence.router",
     "Choice": "policy",
     "ClusterRouter": "cluster",
     "CompositionOfExpertsRouter": "composition_of_experts",
@@ -152,6 +154,7 @@ __all__ = [
     "C2MABVRouter",
     "CachedChatModel",
     "Candidate",
+    "CapabilityRouter",
     "Choice",
     "ClusterRouter",
     "CompositionOfExpertsRouter",
