@@ -19,7 +19,7 @@ MARKERS = re.compile(r"(<!-- systems: begin -->\n).*?(<!-- systems: end -->)", r
 def row(system: System, *, figures: bool) -> str:
     """One system as a row of Markdown, with its verdict alone or with what was measured."""
     paper = f"arXiv {system.arxiv}" if system.arxiv else "classic"
-    status = system.status if figures else system.status.partition(":")[0]
+    status = system.status if figures else system.verdict
     return f"| `{system.slug}` | {system.scale} | {system.title} | {paper} | {status} |"
 
 

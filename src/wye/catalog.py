@@ -28,7 +28,8 @@ Scale = Literal[
     "query", "agent", "adapter", "expert", "depth", "attention", "mask", "placement", "graph"
 ]
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_STATUS = re.compile(r"(reproduced|partly reproduced|not reproduced at this scale): .+", re.DOTALL)
+_VERDICTS = ("reproduced", "partly reproduced", "not reproduced at this scale", "not measured")
+_STATUS = re.compile(rf"({'|'.join(_VERDICTS)}): .+", re.DOTALL)
 
 
 class CatalogError(WyeError):
@@ -48,7 +49,8 @@ class System(BaseModel):
         check: `module:function` of its check; empty where a third party gives none.
         seconds: how long the check takes on two cores, about.
         status: `reproduced`, `partly reproduced` or `not reproduced at this scale`, a colon, and
-            the measured figures; for a third party's, where it comes from.
+            the measured figures; or `not measured` and why; for a third party's, where it comes
+            from.
         when, reads, how: the frame of a routing system (arXiv 2603.04445): when it decides, on what
             information (separated by commas), by which means; empty where the frame says nothing.
         package: distribution that adds it; empty for wye itself.
@@ -90,6 +92,11 @@ class System(BaseModel):
         if value and not _REFERENCE.fullmatch(value):
             raise ValueError(f"{value!r} is not of the form module:name")
         return value
+
+    @property
+    def verdict(self) -> str:
+        """The status without its figures."""
+        return self.status.partition(":")[0]
 
     def load(self) -> Any:
         """The implementation.
@@ -173,10 +180,10 @@ class Catalog(BaseModel):
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("system", "scale", "what", "paper", "status", box=None, pad_edge=False)
+        table = Table("system", "scale", "what", "paper", "outcome", box=None, pad_edge=False)
         for s in self.systems:
             paper = f"arXiv {s.arxiv}" if s.arxiv else ""
-            table.add_row(s.slug, s.scale, escape(s.title), paper, escape(s.status))
+            table.add_row(s.slug, s.scale, escape(s.title), paper, escape(s.verdict))
         yield table
         broken = [p for p in self.plugins if p.problem]
         if broken:
@@ -228,8 +235,8 @@ def parse_catalog(text: str, source: str = "catalog.toml") -> Catalog:
             raise CatalogError(f"{place}, field {field!r}: {first['msg']}") from error
         if not _STATUS.fullmatch(system.status):
             raise CatalogError(
-                f"{place}, field 'status': expected 'reproduced', 'partly reproduced' or 'not "
-                f"reproduced at this scale', a colon and the figures, got {system.status!r}"
+                f"{place}, field 'status': expected one of {list(_VERDICTS)}, a colon and the "
+                f"figures or the reason, got {system.status!r}"
             )
         if not system.check:
             raise CatalogError(f"{place}: a system of wye needs a check")

@@ -60,7 +60,8 @@ def test_every_extra_exists() -> None:
 
 def test_every_status_states_figures() -> None:
     for system in OWN.systems:
-        assert re.search(r"\d\.\d", system.status), system.slug
+        if system.verdict != "not measured":
+            assert re.search(r"\d\.\d", system.status), system.slug
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_every_status_states_figures() -> None:
         (('"json:dumps"', '"json.dumps"'), r"field 'entry'.*module:name"),
         (('title = "First"', 'title = "First"\ncolour = "red"'), r"field 'colour'"),
         (('title = "First"', 'title = "First"\narxiv = "1234"'), r"field 'arxiv'.*2403.12031"),
-        (('"reproduced: 0.5 against 0.4"', '"works"'), r"field 'status': expected 'reproduced'"),
+        (('"reproduced: 0.5 against 0.4"', '"works"'), r"field 'status': expected one of"),
         (('check = "json:loads"', ""), r"needs a check"),
         (("[[system]]", "[[system]"), r"is not TOML"),
     ],
