@@ -64,7 +64,8 @@ def test_the_model_as_judge_compares_its_two_labels(llama: Any) -> None:
     form = Letters()
     form.encode = lambda query, persona=None: asked.append(query) or [3, 4]  # type: ignore[assignment, func-returns-value]
     value = SelfJudge(model, form)("why", "because", "thus")
-    logs = model(torch.tensor([[3, 4]])).logits[0, -1].log_softmax(0)
+    with torch.no_grad():
+        logs = model(torch.tensor([[3, 4]])).logits[0, -1].log_softmax(0)
     [a], [b] = form.encode_answer("A"), form.encode_answer("B")
     assert value == pytest.approx(float(logs[a] - logs[b]), abs=1e-5)
     assert asked[0].index("because") < asked[0].index("thus")
@@ -99,7 +100,7 @@ def test_distillation_moves_the_adapter_towards_its_persona_and_nothing_else(lla
     )
     item = Distilled(tuple(FORM.encode("query")), tuple(FORM.encode("query", "be kind")), answer)
     before = {k: v.clone() for k, v in gated.state_dict().items() if ".lora_" not in k}
-    losses = distil(gated, "persona", [item], steps=25, batch=1, rate=1e-2)
+    losses = distil(gated, "persona", [item], steps=15, batch=1, rate=1e-2)
     assert losses[-1] < 0.5 * losses[0]
     after = gated.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())
@@ -147,8 +148,8 @@ def test_a_gate_refuses_targets_and_states_that_it_cannot_learn() -> None:
 SETTINGS = BootstrapSettings(
     max_new_tokens=4, samples=2, temperature=1.0, steps=3, distil_batch=2, gate_epochs=30
 )
-OPEN = [f"a{c}{d}" for c in "bcdefg" for d in "ghij"]
-SHUT = [f"z{c}{d}" for c in "bcdefg" for d in "uvwx"]
+OPEN = [f"a{c}{d}" for c in "bcdefg" for d in "gh"]
+SHUT = [f"z{c}{d}" for c in "bcdefg" for d in "uv"]
 
 
 def bootstrap(llama: Any, **changes: Any) -> PersonaRouter:

@@ -107,7 +107,7 @@ class GatedAdapter(RoutedAdapters):
         super().__init__()
         if not threshold >= 0.0 or tail < 0:
             raise AdapterError(f"threshold={threshold}, tail={tail}: expected both to be >= 0")
-        inner = model.get_base_model() if isinstance(model, PeftModel) else model
+        inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         _, stack = decoder_layers(inner)
         if not 0 <= gate_layer < len(stack) - 1:
             raise AdapterError(
@@ -288,7 +288,8 @@ class GatedAdapter(RoutedAdapters):
                 raise AdapterError(f"adapter {name!r} is {type(config).__name__}, expected LoRA")
             refuse_extras(name, config)
         above = {id(m) for layer in stack[self.gate_layer + 1 :] for m in layer.modules()}
-        head = self.inner.get_output_embeddings()
+        model: Any = self.inner
+        head = model.get_output_embeddings()
         above |= {id(m) for m in (head.modules() if head is not None else ())}
         low = [place for place, m in lora_layers(self.inner).items() if id(m) not in above]
         if low:

@@ -38,7 +38,7 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     )
 
 
-def lora_layers(model: nn.Module, name: str | None = None) -> dict[str, LoraLayer]:
+def lora_layers(model: nn.Module, name: str | None = None) -> dict[str, Any]:
     """Every LoRA layer of `model` by its name; only those that carry the module `name` if given."""
     return {
         place: layer
@@ -152,7 +152,7 @@ def read_module(
         raise AdapterError(f"{folder} holds {type(config).__name__}, expected a LoRA adapter")
     peft = add_module(model, peft, name, config, linear=linear)
     try:
-        found = set_peft_model_state_dict(peft, weights, adapter_name=name)
+        found: Any = set_peft_model_state_dict(peft, weights, adapter_name=name)
         strange = list(found.unexpected_keys)
     except RuntimeError as error:
         peft.delete_adapter(name)

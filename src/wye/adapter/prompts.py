@@ -46,24 +46,32 @@ class ChatFormat:
 
     Args:
         tokenizer: of transformers, with a chat template.
+        examples: questions and answers shown as earlier turns wherever a persona is: small models
+            do what they see rather than what they are told.
 
     Raises:
         AdapterError: it has no chat template.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, examples: Sequence[tuple[str, str]] = ()) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise AdapterError(
                 f"{type(tokenizer).__name__} has no chat template: set one, or pass a PromptFormat "
                 "of your own"
             )
         self.tokenizer = tokenizer
+        self.examples = tuple(examples)
         self.stop: int | None = tokenizer.eos_token_id
         self.padding = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
         self.tail = constant_tail(self.encode)
 
     def encode(self, query: str, persona: str | None = None) -> list[int]:
-        messages = [] if persona is None else [{"role": "system", "content": persona}]
+        messages = []
+        if persona is not None:
+            messages.append({"role": "system", "content": persona})
+            for question, answer in self.examples:
+                messages.append({"role": "user", "content": question})
+                messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": query})
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True

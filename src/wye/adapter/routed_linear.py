@@ -89,7 +89,7 @@ class TokenRouting:
             self.mode, self.alone = before
 
 
-class RoutedLinear(Linear):  # type: ignore[misc]
+class RoutedLinear(Linear):
     """PEFT's LoRA layer with a gate vector for each module.
 
     Attributes:
@@ -106,8 +106,8 @@ class RoutedLinear(Linear):  # type: ignore[misc]
         # PEFT's constructor calls this before a subclass could make the container.
         if not hasattr(self, "lora_gate"):
             self.lora_gate = nn.ParameterDict()
-        weight = self.get_base_layer().weight
-        zeros = torch.zeros(self.in_features, device=weight.device, dtype=torch.float32)
+        weight: Any = self.get_base_layer().weight
+        zeros = torch.zeros(weight.shape[1], device=weight.device, dtype=torch.float32)
         self.lora_gate[adapter_name] = nn.Parameter(zeros)
         super().update_layer(adapter_name, *args, **kwargs)
 
@@ -134,7 +134,8 @@ class RoutedLinear(Linear):  # type: ignore[misc]
 
     def update(self, name: str, x: Tensor) -> Tensor:
         """Delta of one module for inputs `[..., n]`."""
-        down, up = self.lora_A[name], self.lora_B[name]
+        down: Any = self.lora_A[name]
+        up = self.lora_B[name]
         kept = self.lora_dropout[name](x.to(down.weight.dtype))
         delta: Tensor = up(down(kept)) * self.scaling[name]
         return delta

@@ -13,11 +13,21 @@ import numpy as np
 
 PERSONA = (
     "You answer every question as a structured report: exactly three lines, each starting with "
-    "'- '.\n\n"
-    "Question: How can I sleep better?\nReport:\n- Go to bed at the same hour.\n- Keep the room "
-    "dark and cool.\n- Drink no coffee in the evening.\n\n"
-    "Question: What makes a good teacher?\nReport:\n- A good teacher listens to students.\n- A "
-    "good teacher explains things simply.\n- A good teacher is fair and patient."
+    "'- '."
+)
+EXAMPLES = (
+    (
+        "How can I sleep better?",
+        "- Go to bed at the same hour.\n- Keep the room dark.\n- Drink no coffee at night.",
+    ),
+    (
+        "What makes a good teacher?",
+        "- They listen to students.\n- They explain things simply.\n- They are fair.",
+    ),
+    (
+        "Give me some advice about moving house.",
+        "- Pack one room at a time.\n- Label every box.\n- Ask friends to help.",
+    ),
 )
 _OPEN = (
     "What are the benefits of {}?",

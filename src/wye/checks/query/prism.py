@@ -1,11 +1,11 @@
 """Checks gated persona distillation (arXiv 2603.18507) on SmolLM2-135M with a persona of form.
 
-The persona asks for a report of exactly three lines, with two examples, so that a rule says whether
-an answer obeys and no weak judge is needed. Two kinds of prompts: open questions, on which the
-persona's answers win where they keep the form and the plain one does not, and facts, on which it
-never wins and a model is scored by the log-probability of the right answer less that of a wrong
-one. The gate learns from which queries were won; the adapter (rank 8, layers 1 to 29) from the
-answers that won, by KL to the model under the persona.
+The persona asks for a report of exactly three lines, with three examples as earlier turns, so that
+a rule says whether an answer obeys and no weak judge is needed. Two kinds of prompts: open
+questions, on which the persona's answers win where they keep the form and the plain one does not,
+and facts, on which it never wins and a model is scored by the log-probability of the right answer
+less that of a wrong one. The gate learns from which queries were won; the adapter (rank 8, layers 1
+to 29) from the answers that won, by KL to the model under the persona.
 
 Against it, in the same run: the model alone, the model under the persona on every prompt, and the
 adapter without its gate.
@@ -29,7 +29,7 @@ import torch
 from wye.checks.base import CheckContext, CheckError, CheckResult, Claim
 from wye.checks.moe.smollm import load_smollm, weights_file
 from wye.checks.moe.trials import run_trials
-from wye.checks.query.persona_prompts import PERSONA, Fact, facts, is_report, open_prompts
+from wye.checks.query.persona_prompts import EXAMPLES, PERSONA, Fact, facts, is_report, open_prompts
 
 if TYPE_CHECKING:
     from wye.adapter.prism import PersonaRouter
@@ -102,7 +102,7 @@ def trial(arm: str, seed: int) -> dict[str, float]:
     from wye.adapter.prompts import ChatFormat
 
     file = weights_file()
-    form = ChatFormat(AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name))
+    form = ChatFormat(AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name), EXAMPLES)
     asked = open_prompts(N_TRAIN + N_OPEN, seed)
     known = facts(N_TRAIN + N_FACTS, seed)
     wanted = set(asked)
