@@ -76,7 +76,7 @@ def fit_bradley_terry(
         theta += step / np.maximum(longest, 1.0)
         if longest.size == 0 or float(longest.max()) < CONVERGED:
             break
-    return theta
+    return np.asarray(theta, np.float64)
 
 
 def elo(theta: FloatArray) -> FloatArray:

@@ -156,7 +156,7 @@ def _nearest_of_one(
     # Twice as fast as the row vector times the transposed references.
     close = references @ vector
     if k <= 1:
-        best = close.argmax(keepdims=True) if k else np.zeros(0, np.intp)
+        best = np.array([close.argmax()][:k], np.intp)
         return Neighbours(best[None], close[best][None])
     width = close.size // GROUPS
     if k <= width:
