@@ -55,7 +55,10 @@ class JoinedEmbedder(Embedder):
 
     def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """`[Q]` whether every part reads the whole of a text."""
-        return np.logical_and.reduce([p.reads_whole(texts) for p in self.parts])
+        whole = np.ones(len(texts), np.bool_)
+        for part in self.parts:
+            whole &= part.reads_whole(texts)
+        return whole
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """What the parts learned."""

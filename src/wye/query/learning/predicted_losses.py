@@ -44,6 +44,9 @@ class LossEstimator(QualityEstimator):
         self.epochs = epochs
         self.seed = seed
 
+    last_: FloatArray
+    last_bias_: FloatArray
+
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Regress the losses of the models on the embedding."""
         loss, means = 1.0 - quality, 1.0 - model_means(quality)
@@ -72,9 +75,9 @@ class LossEstimator(QualityEstimator):
         hidden = np.maximum(inputs.vectors @ self.weight_ + self.bias_, 0.0)[0]
         error = (loss - float(self.losses(inputs)[0, model])) / self.scale_[model]
         step = rate * error / (1.0 + float(hidden @ hidden))
-        self.last_, self.last_bias_ = self.last_.copy(), self.last_bias_.copy()
-        self.last_[:, model] += step * hidden
-        self.last_bias_[model] += step
+        moved = np.arange(self.center_.size) == model
+        self.last_ = self.last_ + step * np.outer(hidden, moved)
+        self.last_bias_ = self.last_bias_ + step * moved
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
