@@ -24,6 +24,7 @@ from wye.testing import (  # noqa: E402
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`"),
+    pytest.mark.filterwarnings("ignore:Adapter one was active"),
 ]
 
 

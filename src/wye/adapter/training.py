@@ -49,7 +49,7 @@ def train_tensors(
     seen: list[float] = []
     mode = model.training
     with only_training(model, tensors):
-        optimiser = torch.optim.AdamW(tensors, lr=rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(tensors, lr=rate, weight_decay=0.0, fused=True)
         model.train()
         try:
             for step in range(steps):

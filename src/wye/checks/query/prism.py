@@ -12,7 +12,7 @@ adapter without its gate.
 
 Generation is what costs here: there are 24 prompts of each kind for training where 80 would do, 16
 and 24 for measuring where 40 would, 2 persona answers tried instead of 4, and an adapter step reads
-one answer. The thresholds are those of the full size.
+one answer, at a rate of 1e-3 since there are so few. The thresholds are those of the full size.
 
 That the facts are left alone is exact for every query gated off: it is a test of the gate, and not
 of the adapter.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 N_TRAIN, N_OPEN, N_FACTS = 24, 16, 24
 SAMPLES, NEW_TOKENS = 2, 48
 RANK, ALPHA = 8, 16
+RATE = 1e-3
 STEPS, GATE_EPOCHS = 60, 100  # of two steps each: 200 of the gate
 SEEDS = 2
 
@@ -122,6 +123,7 @@ def trial(arm: str, seed: int) -> dict[str, float]:
             gate_epochs=GATE_EPOCHS,
             steps=STEPS,
             distil_batch=1,
+            distil_rate=RATE,
         ),
         seed=seed,
     )
