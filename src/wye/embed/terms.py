@@ -58,7 +58,7 @@ class HashedTerms:
 
     def weigh(self, texts: Sequence[str]) -> csr_matrix:
         """`[Q, buckets]` weights of the terms of each text, sparse, rows of any length."""
-        counts = self._counts(texts)
+        counts: csr_matrix = self._counts(texts)
         np.log1p(counts.data, out=counts.data)
         if self._idf is not None:
             counts.data *= self._idf[counts.indices]

@@ -98,7 +98,7 @@ def train_head(
                 raise RouterError(
                     f"the loss of {system} is {value.item()}; lower learning_rate={learning_rate}"
                 )
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         if len(held_out):

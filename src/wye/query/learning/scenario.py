@@ -64,12 +64,7 @@ def check_scenario(scenario: Sequence[float]) -> tuple[float, float]:
     Raises:
         RouterError: not two numbers of 0 or more, the first above 0.
     """
-    if (
-        isinstance(scenario, str)
-        or len(scenario) != 2
-        or not scenario[0] > 0
-        or not scenario[1] >= 0
-    ):
+    if len(scenario) != 2 or not scenario[0] > 0 or not scenario[1] >= 0:
         raise RouterError(
             f"scenario is {scenario!r}, expected the weights of quality (above 0) and of cost (0 "
             "or more), for instance (0.5, 0.5)"
