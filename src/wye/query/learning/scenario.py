@@ -64,7 +64,8 @@ def check_scenario(scenario: Sequence[float]) -> tuple[float, float]:
     Raises:
         RouterError: not two numbers of 0 or more, the first above 0.
     """
-    if len(scenario) != 2 or not scenario[0] > 0 or not scenario[1] >= 0:
+    numbers = [x for x in scenario if isinstance(x, (int, float))]
+    if len(scenario) != 2 or len(numbers) != 2 or not numbers[0] > 0 or not numbers[1] >= 0:
         raise RouterError(
             f"scenario is {scenario!r}, expected the weights of quality (above 0) and of cost (0 "
             "or more), for instance (0.5, 0.5)"
