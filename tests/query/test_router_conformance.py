@@ -14,7 +14,7 @@ from wye.testing import QUERY_ROUTER_CHECKS, check_query_router
 
 # Learn with PyTorch; the contract holds after any number of passes.
 TRAINED = {
-    "graphrouter": {"steps": 5, "hidden": 8, "draws": 2},
+    "graphrouter": {"steps": 30, "hidden": 8, "draws": 2},
     "routellm-mf": {"epochs": 3},
     "routerdc": {"epochs": 12, "width": 16},
 }

@@ -14,7 +14,6 @@ at least 0.58 and 0.05 over random; pairwise learning (`routellm-mf`) must beat 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,16 +74,22 @@ def _check_methods(context: CheckContext, *, methods: Sequence[str]) -> CheckRes
     return _result(context, claims, figures)
 
 
-Check = Callable[["CheckContext"], CheckResult]
-check_routellm_sw: Check = partial(_check_methods, methods=("SW ranking",))
-check_routellm_mf: Check = partial(_check_methods, methods=("MF",))
-check_routellm_bert: Check = partial(_check_methods, methods=("BERT",))
-check_routellm_causal: Check = partial(_check_methods, methods=("causal",))
-check_hybridllm: Check = partial(
-    _check_methods, methods=("HybridLLM det", "HybridLLM prob", "HybridLLM trans")
-)
-check_best_route: Check = partial(_check_methods, methods=("BEST-Route",))
-check_adaptive_rag: Check = partial(_check_methods, methods=("Adaptive-RAG",))
+def _check_of(*methods: str) -> Callable[[CheckContext], CheckResult]:
+    """The check of some of the methods alone."""
+
+    def measured(context: CheckContext) -> CheckResult:
+        return _check_methods(context, methods=methods)
+
+    return measured
+
+
+check_routellm_sw = _check_of("SW ranking")
+check_routellm_mf = _check_of("MF")
+check_routellm_bert = _check_of("BERT")
+check_routellm_causal = _check_of("causal")
+check_hybridllm = _check_of("HybridLLM det", "HybridLLM prob", "HybridLLM trans")
+check_best_route = _check_of("BEST-Route")
+check_adaptive_rag = _check_of("Adaptive-RAG")
 
 
 def _over_random(figures: Mapping[str, float], name: str) -> list[Claim]:
