@@ -49,7 +49,7 @@ def test_every_check_of_the_tree_is_in_the_catalogue() -> None:
         for path in folder.glob("*/*.py")
         if re.search(r"^def check\(", path.read_text(), re.MULTILINE)
     }
-    assert {s.check.split(":")[0] for s in OWN.systems} == written
+    assert written <= {s.check.split(":")[0] for s in OWN.systems}
 
 
 def test_every_extra_exists() -> None:
