@@ -31,6 +31,8 @@ HALVES = ((0, 1, 2, 3), (4, 5, 6, 7), (0, 2, 4, 6))
 QUESTIONS, APART = 600, 200
 PROBES, TEMPERATURE = 3, 0.7
 OVER_RANDOM = 0.02
+# The difference of means that are equal by construction.
+ROUNDING = 1e-9
 _LEVELS = (0.0, 0.5, 1.0)
 
 
@@ -49,7 +51,7 @@ def check(context: CheckContext) -> CheckResult:
             "full vote - ACAR - agreed but wrong where it is right",
             gap - figures["agreed but wrong, full vote right"],
             "<=",
-            0.0,
+            ROUNDING,
         ),
     )
     text = (
