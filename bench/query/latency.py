@@ -38,7 +38,7 @@ import wye
 from wye.embed import get_embedder
 from wye.query import get_router
 from wye.query.base import QueryRouter
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
 from wye.query.registry import BUILT_IN
 
 BAR, TAIL_BAR = 1.0, 5.0

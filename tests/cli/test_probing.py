@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from wye.checks.query.probe_programs import format_program, string_program
 from wye.cli import app
-from wye.query.chat_model import ChatModel, ChatModelError
+from wye.query.chat_models.base import ChatModel, ChatModelError
 from wye.query.instruction_adherence import ProbeRun
 from wye.query.instruction_adherence.probing import LIVENESS
 

@@ -11,12 +11,12 @@ import pytest
 
 from wye.core.audit import AuditChain, AuditError, verify
 from wye.query.acar import FULL, PAIR, SINGLE, Acar, answered_in_mode, choose, modes, replay
-from wye.query.attribution import attribution_proxies, leave_one_out, proxy_correlations
+from wye.query.answers.attribution import attribution_proxies, leave_one_out, proxy_correlations
+from wye.query.answers.dispersion import dispersion
+from wye.query.answers.voting import answer_numbers, distinct_answers, vote
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel, Generation, Message
-from wye.query.dispersion import dispersion
-from wye.query.experience import ExperienceMemory
-from wye.query.voting import answer_numbers, distinct_answers, vote
+from wye.query.chat_models.base import ChatModel, Generation, Message
+from wye.query.prompts.experience import ExperienceMemory
 
 
 class Reciter(ChatModel):

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from wye.query.answers.voting import answer_numbers
 from wye.query.base import FloatArray
-from wye.query.chat_model import ChatModel, Generation, Message, normalised
+from wye.query.chat_models.base import ChatModel, Generation, Message, normalised
 from wye.query.policies.judging import Answer, Judge
 from wye.query.policy import PolicyError
 from wye.query.uncertainty.confidence_token import (
@@ -49,7 +50,6 @@ from wye.query.uncertainty.token_probability import (
     token_margin,
     token_probability,
 )
-from wye.query.voting import answer_numbers
 
 SAID = np.log([0.9, 0.5, 0.8])
 OTHER = np.log([0.05, 0.4, 0.1])

@@ -8,8 +8,8 @@ import pytest
 
 from wye.core.audit import AuditChain, AuditError, verify
 from wye.query import get_router
-from wye.query.audit_decisions import record_decisions, replay_decisions
-from wye.query.audit_file import REPAIR, AuditFile, read_audit
+from wye.query.audit.decisions import record_decisions, replay_decisions
+from wye.query.audit.file import REPAIR, AuditFile, read_audit
 from wye.query.policies import Explore, Quality, Utility
 from wye.query.registry import BUILT_IN
 from wye.testing.query_data import made_outcomes

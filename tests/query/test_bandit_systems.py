@@ -11,10 +11,10 @@ from scipy.optimize import linprog
 from wye.core.bandits import rounding_law
 from wye.query import RouterError
 from wye.query.c2mab_v import C2MABVRouter
-from wye.query.feedback import Observed, Outcome
 from wye.query.learning.relaxed_set import relaxed_set
 from wye.query.metallm import MetaLLMRouter
 from wye.query.mixllm import MixLLMRouter
+from wye.query.online.feedback import Observed, Outcome
 from wye.query.pickllm import PickLLMRouter
 
 ARMS = ("cheap", "dear")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from wye.query.answers.canonical import canonical, canonical_all
 from wye.query.base import RouterError
-from wye.query.canonical import canonical, canonical_all
 
 SAME = {
     "number": [

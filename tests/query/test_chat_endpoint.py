@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from wye.query.chat_model import ChatModelError
 from wye.query.chat_models import EndpointChatModel
+from wye.query.chat_models.base import ChatModelError
 
 from .chat_server import ChatServer, completion, serving
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wye.query.chat_model import ChatModelError
 from wye.query.chat_models import ProgramChatModel, TransformersChatModel
+from wye.query.chat_models.base import ChatModelError
 
 ASK = [{"role": "user", "content": "b a c"}]
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wye.query import RouterError
-from wye.query.code_execution import run_code
+from wye.query.answers.code_execution import run_code
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits are those of POSIX")
 

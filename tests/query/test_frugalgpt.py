@@ -7,13 +7,13 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
+from wye.query.answers.completion_cache import CachedChatModel
 from wye.query.base import NotFittedError, RouterError
 from wye.query.chat_models import ProgramChatModel
-from wye.query.completion_cache import CachedChatModel
 from wye.query.frugalgpt import FrugalGPT
 from wye.query.learning.answer_scorer import AnswerScorer
 from wye.query.learning.chain_search import Chain, run_chain, search_chain
-from wye.query.prompt_saving import (
+from wye.query.prompts.saving import (
     SolvedExample,
     concatenated,
     prompt_with,

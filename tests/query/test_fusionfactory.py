@@ -10,12 +10,12 @@ import pytest
 from scipy.optimize import check_grad
 
 from wye.query import FusionFactoryRouter, RouterError
-from wye.query.answer_distillation import distil, gold_answer, training_pairs
-from wye.query.chat_model import ChatModel, Generation, Message
+from wye.query.answers.distillation import distil, gold_answer, training_pairs
+from wye.query.answers.logged_answers import LoggedAnswer, best_answers, by_query
+from wye.query.chat_models.base import ChatModel, Generation, Message
 from wye.query.learning.arm_classifiers import dual_encoder_loss
-from wye.query.logged_answers import LoggedAnswer, best_answers, by_query
 from wye.query.metrics.ranking import hit_at, mean_reciprocal_rank, ndcg_at
-from wye.query.thought_memory import (
+from wye.query.prompts.thought_memory import (
     ExtractedTemplates,
     ThoughtMemory,
     WrittenTemplates,

@@ -7,9 +7,6 @@ import pytest
 
 from wye.embed import get_embedder
 from wye.query import RouterError
-from wye.query import energy as energy_module
-from wye.query.energy import CounterMeter, TokenTable
-from wye.query.feedback import Observed, Outcome
 from wye.query.greenserv import ALGORITHMS, GreenServRouter
 from wye.query.learning.discrete_context import (
     DiscreteContext,
@@ -18,6 +15,9 @@ from wye.query.learning.discrete_context import (
     complexity_bin,
 )
 from wye.query.learning.resource_scale import ResourceScale
+from wye.query.online import energy as energy_module
+from wye.query.online.energy import CounterMeter, TokenTable
+from wye.query.online.feedback import Observed, Outcome
 from wye.testing.query_data import made_outcomes
 
 EASY = "The cat sat on the mat."

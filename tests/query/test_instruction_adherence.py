@@ -14,8 +14,8 @@ from scipy.stats import beta as beta_distribution
 from wye import load
 from wye.checks.query.probe_programs import format_program, string_program
 from wye.query import KNNRouter, NotFittedError, RouterError, get_router
-from wye.query.chat_model import ChatModelError
 from wye.query.chat_models import ProgramChatModel
+from wye.query.chat_models.base import ChatModelError
 from wye.query.instruction_adherence import (
     CATEGORIES,
     CapabilityRouter,

@@ -12,8 +12,8 @@ import pytest
 
 from wye.data import RoutingData
 from wye.query import NotFittedError, RouterError, get_router
-from wye.query.feedback import Outcome
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
+from wye.query.online.feedback import Outcome
 from wye.query.persistence import load_router
 from wye.testing.query_data import made_outcomes
 

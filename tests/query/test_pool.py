@@ -13,7 +13,7 @@ from wye.query.base import Estimate
 from wye.query.metrics.curve import quality_at
 from wye.query.metrics.resample import Resample
 from wye.query.pool import value_pool
-from wye.query.pool_value import PoolValue, exact, greedy
+from wye.query.pool.value import PoolValue, exact, greedy
 from wye.testing.outcomes import routing_data
 
 

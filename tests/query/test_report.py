@@ -11,7 +11,7 @@ from rich.console import Console
 from wye.query.base import QueryRouter
 from wye.query.policies import Budget, Quality, Utility
 from wye.query.report import ReportError, evaluate, evaluate_many
-from wye.query.report_types import ReportJson, RouterJson
+from wye.query.report.types import ReportJson, RouterJson
 from wye.testing.outcomes import estimate_of, routing_data, two_kinds
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wye.query import RouterError, get_router
-from wye.query.chat_model import ChatModel, ChatModelError, Generation, Message
+from wye.query.chat_models.base import ChatModel, ChatModelError, Generation, Message
 from wye.query.learning.bradley_terry import elo, fit_bradley_terry, outcome_wins
 from wye.query.learning.inputs import Neighbours, QueryInputs
 from wye.query.learning.softmax_heads import fit_softmax_heads

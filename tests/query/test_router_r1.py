@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from wye.query.base import RouterError
 from wye.query.chat_models import ProgramChatModel
 from wye.query.metrics.answer_match import exact_match, token_f1
-from wye.query.router_r1 import ChatWriter, Episode, Limits, MultiRoundRouter, Piece, PoolModel
-from wye.query.router_r1_protocol import call_of, violations, without_tags
-from wye.query.router_r1_reward import CostWindow, EpisodeReward
-from wye.query.token_cutting import WordCutter
+from wye.query.prompts.token_cutting import WordCutter
+from wye.query.router_r1.protocol import call_of, violations, without_tags
+from wye.query.router_r1.reward import CostWindow, EpisodeReward
+from wye.query.router_r1.router import (
+    ChatWriter,
+    Episode,
+    Limits,
+    MultiRoundRouter,
+    Piece,
+    PoolModel,
+)
 
 NAMES = ("small", "large")
 GOOD = (

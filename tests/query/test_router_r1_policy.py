@@ -8,8 +8,8 @@ import pytest
 
 from wye.query.base import RouterError
 from wye.query.chat_models import ProgramChatModel
-from wye.query.router_r1 import MultiRoundRouter, PoolModel
-from wye.query.router_r1_reward import EpisodeReward
+from wye.query.router_r1.reward import EpisodeReward
+from wye.query.router_r1.router import MultiRoundRouter, PoolModel
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -40,7 +40,7 @@ def small() -> Any:
 
 
 def test_a_turn_ends_at_its_tag_and_a_seed_repeats_it() -> None:
-    from wye.query.router_r1_policy import TransformersPolicy
+    from wye.query.router_r1.policy import TransformersPolicy
 
     model, tokenizer = small()
     before = torch.random.get_rng_state()
@@ -58,8 +58,8 @@ def test_a_turn_ends_at_its_tag_and_a_seed_repeats_it() -> None:
 
 
 def test_episodes_of_a_hugging_face_policy_train_it_and_its_critic() -> None:
-    from wye.query.router_r1_policy import TransformersPolicy, critic_of
-    from wye.query.router_r1_training import PolicyTrainer, Settings
+    from wye.query.router_r1.policy import TransformersPolicy, critic_of
+    from wye.query.router_r1.training import PolicyTrainer, Settings
 
     model, tokenizer = small()
     policy = TransformersPolicy(model, tokenizer, max_tokens=8)
@@ -79,7 +79,7 @@ def test_episodes_of_a_hugging_face_policy_train_it_and_its_critic() -> None:
 
 
 def test_numbers_out_of_range_are_refused() -> None:
-    from wye.query.router_r1_policy import TransformersPolicy
+    from wye.query.router_r1.policy import TransformersPolicy
 
     with pytest.raises(RouterError, match="max_tokens=0"):
         TransformersPolicy(None, None, max_tokens=0)

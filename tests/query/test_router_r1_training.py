@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from wye.query.base import RouterError
-from wye.query.router_r1 import Episode, Piece
-from wye.query.router_r1_reward import Reward
+from wye.query.router_r1.reward import Reward
+from wye.query.router_r1.router import Episode, Piece
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -70,7 +70,7 @@ def reward(total: float) -> Reward:
 
 
 def test_only_what_the_policy_wrote_is_its_own() -> None:
-    from wye.query.router_r1_training import tokens_of
+    from wye.query.router_r1.training import tokens_of
 
     rows = [("ask", PIECES), ("ask ask", PIECES[:1])]
     made = tokens_of(rows, Policy().encode)
@@ -81,7 +81,7 @@ def test_only_what_the_policy_wrote_is_its_own() -> None:
 
 
 def test_the_reward_lands_on_the_last_own_token_before_padding() -> None:
-    from wye.query.router_r1_training import landed
+    from wye.query.router_r1.training import landed
 
     chosen = torch.tensor([[0, 1, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
     made = landed(torch.tensor([2.0, -1.0, 5.0]), chosen)
@@ -89,7 +89,7 @@ def test_the_reward_lands_on_the_last_own_token_before_padding() -> None:
 
 
 def test_the_loss_has_no_gradient_at_information_positions() -> None:
-    from wye.query.router_r1_training import PolicyTrainer, Settings
+    from wye.query.router_r1.training import PolicyTrainer, Settings
 
     policy = Policy()
     kept: list[Any] = []
@@ -112,7 +112,7 @@ def test_the_loss_has_no_gradient_at_information_positions() -> None:
 
 
 def test_imitation_lowers_the_loss_of_own_tokens_alone() -> None:
-    from wye.query.router_r1_training import imitate
+    from wye.query.router_r1.training import imitate
 
     policy = Policy()
     losses = imitate(policy, lambda step: [("ask", PIECES)], steps=60, rate=0.05)
@@ -123,7 +123,7 @@ def test_imitation_lowers_the_loss_of_own_tokens_alone() -> None:
 
 
 def test_a_rewarded_word_becomes_the_likely_one_and_a_saved_seed_repeats_it() -> None:
-    from wye.query.router_r1_training import PolicyTrainer, Settings
+    from wye.query.router_r1.training import PolicyTrainer, Settings
 
     shares = []
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_rewarded_word_becomes_the_likely_one_and_a_saved_seed_repeats_it() ->
 
 
 def test_rewards_and_episodes_must_be_as_many() -> None:
-    from wye.query.router_r1_training import PolicyTrainer
+    from wye.query.router_r1.training import PolicyTrainer
 
     with pytest.raises(RouterError, match="1 episodes and 0 rewards"):
         PolicyTrainer(Policy(), Value()).step([episode(PIECES)], [])

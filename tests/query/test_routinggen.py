@@ -11,12 +11,13 @@ import pytest
 
 from wye.query import RouterError, get_router
 from wye.query.arch_router import ArchRouter
-from wye.query.chat_model import ChatModelError, Message
 from wye.query.chat_models import ProgramChatModel
-from wye.query.label_choice import LabelAsker
+from wye.query.chat_models.base import ChatModelError, Message
 from wye.query.metrics.pass_at_k import pass_at_k
 from wye.query.policies import Abstain, Utility
-from wye.query.prompt_programs import (
+from wye.query.prompt_router import DescriptionRouter
+from wye.query.prompts.label_choice import LabelAsker
+from wye.query.prompts.programs import (
     PromptStrategy,
     Stage,
     StrategyChatModel,
@@ -24,7 +25,6 @@ from wye.query.prompt_programs import (
     strategy,
     strategy_names,
 )
-from wye.query.prompt_router import DescriptionRouter
 from wye.query.routinggen import (
     COMPLEX,
     DIRECT,

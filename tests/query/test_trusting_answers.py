@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from wye.query.chat_model import ChatModel, Generation, Message
+from wye.query.answers.voting import vote
+from wye.query.chat_models.base import ChatModel, Generation, Message
 from wye.query.policies.judging import Answer, ConfidenceJudge
 from wye.query.policy import PolicyError
 from wye.query.uncertainty.agreement_cascade import AgreementCascade, run_agreement_cascade
@@ -22,7 +23,6 @@ from wye.query.uncertainty.calibration import (
 )
 from wye.query.uncertainty.conformal import ConformalSets, coverage
 from wye.query.uncertainty.representations import representation_verify, representation_vote
-from wye.query.voting import vote
 
 
 class Says(ChatModel):

@@ -10,7 +10,7 @@ from wye.embed import get_embedder
 from wye.query import RouterError, TryageRouter
 from wye.query.learning.predicted_losses import LossEstimator
 from wye.query.policies import Quality
-from wye.query.prompt_flags import read_flags
+from wye.query.prompts.flags import read_flags
 from wye.query.tryage import pareto_sweep, scaled_constraint
 from wye.testing import made_outcomes
 

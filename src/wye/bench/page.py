@@ -20,8 +20,8 @@ from wye.bench.view import (
     frontier_view,
     quality_ticks,
 )
-from wye.query.report_screen import NONE, detail_rows, money, with_interval
-from wye.query.report_types import SHARES
+from wye.query.report.screen import NONE, detail_rows, money, with_interval
+from wye.query.report.types import SHARES
 
 if TYPE_CHECKING:
     from wye.query.report import Report

@@ -25,7 +25,7 @@ from wye.bench.query_result import AGAINST, Difference, QueryBench, QueryRow
 from wye.embed import CachedEmbedder, get_embedder
 from wye.errors import WyeError
 from wye.query.base import Estimate, MissingPartError, QueryRouter, RouterError
-from wye.query.chat_model import ChatModelError
+from wye.query.chat_models.base import ChatModelError
 from wye.query.cross_fit import cross_fit, decision_times
 from wye.query.metrics.baselines import Baselines, baselines
 from wye.query.metrics.comparison import Comparison, compare_on
@@ -35,7 +35,7 @@ from wye.query.metrics.resample import Resample
 from wye.query.metrics.significance import holm, paired_p
 from wye.query.registry import get_router, router_class, router_names
 from wye.query.report import evaluate_many
-from wye.query.report_types import SHARES
+from wye.query.report.types import SHARES
 
 if TYPE_CHECKING:
     from wye.data import RoutingData

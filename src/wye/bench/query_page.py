@@ -18,7 +18,7 @@ from wye.bench.page import frontier_legend, frontier_svg
 from wye.bench.query import BenchError
 from wye.bench.query_result import DETAILS, HEADS, QueryBench, cells, details
 from wye.bench.view import ROUTER_COLOURS, frontier_view
-from wye.query.report_screen import money, with_interval
+from wye.query.report.screen import money, with_interval
 
 if TYPE_CHECKING:
     from wye.query.report import Report

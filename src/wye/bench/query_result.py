@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report_screen import NONE, money, with_interval
-from wye.query.report_types import SHARES, interval, number
-from wye.query.verdict import points
+from wye.query.report.screen import NONE, money, with_interval
+from wye.query.report.types import SHARES, interval, number
+from wye.query.report.verdict import points
 from wye.query.wording import listed, usd
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from wye.query.metrics.resample import Figure
     from wye.query.report import Report
-    from wye.query.report_types import RouterResult
+    from wye.query.report.types import RouterResult
 
 AGAINST = ("best single model", "cheapest mix")
 

@@ -10,7 +10,7 @@ with 64 zeros before the first.
 Editing, inserting, leaving out or moving a record breaks the chain where it happens. What no chain
 can show by itself is that its end is missing: keep `head` elsewhere and give it to `verify`.
 
-Nothing here touches a file; `wye.query.audit_file` keeps a chain in one.
+Nothing here touches a file; `wye.query.audit.file` keeps a chain in one.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class AuditRecord:
 
 
 class AuditLog(Protocol):
-    """Whatever takes records: `AuditChain` in memory, `wye.query.audit_file.AuditFile` on disk."""
+    """Whatever takes records: `AuditChain` in memory, `wye.query.audit.file.AuditFile` on disk."""
 
     def append(self, step: str, body: Mapping[str, Any]) -> AuditRecord:
         """Chain one more record and return it."""

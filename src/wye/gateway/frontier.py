@@ -12,7 +12,7 @@ from wye.gateway.schema import decisions, outcomes
 
 if TYPE_CHECKING:
     from wye.query.report import Report
-    from wye.query.report_types import Priced
+    from wye.query.report.types import Priced
 
 
 def frontier_of(report: Report) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wye.query.acar import Acar as Acar
     from wye.query.adaptive_rag import AdaptiveRAGRouter as AdaptiveRAGRouter
+    from wye.query.answers.completion_cache import CachedChatModel as CachedChatModel
     from wye.query.arch_router import ArchRouter as ArchRouter
-    from wye.query.audit_decisions import record_decisions as record_decisions
-    from wye.query.audit_decisions import replay_decisions as replay_decisions
-    from wye.query.audit_file import AuditFile as AuditFile
+    from wye.query.audit.decisions import record_decisions as record_decisions
+    from wye.query.audit.decisions import replay_decisions as replay_decisions
+    from wye.query.audit.file import AuditFile as AuditFile
     from wye.query.auto import AutoRouter as AutoRouter
     from wye.query.automix import AutoMix as AutoMix
     from wye.query.avengers import AvengersRouter as AvengersRouter
@@ -27,15 +28,12 @@ if TYPE_CHECKING:
     from wye.query.best_route import BestRouteRouter as BestRouteRouter
     from wye.query.c2mab_v import C2MABVRouter as C2MABVRouter
     from wye.query.cluster import ClusterRouter as ClusterRouter
-    from wye.query.completion_cache import CachedChatModel as CachedChatModel
     from wye.query.composition_of_experts import (
         CompositionOfExpertsRouter as CompositionOfExpertsRouter,
     )
     from wye.query.constant import ConstantRouter as ConstantRouter
     from wye.query.eagle import EagleRouter as EagleRouter
     from wye.query.factorisation import FactorisationRouter as FactorisationRouter
-    from wye.query.feedback import Outcome as Outcome
-    from wye.query.feedback import Ticket as Ticket
     from wye.query.frugalgpt import FrugalGPT as FrugalGPT
     from wye.query.fusionfactory import FusionFactoryRouter as FusionFactoryRouter
     from wye.query.graphrouter import GraphRouter as GraphRouter
@@ -52,7 +50,9 @@ if TYPE_CHECKING:
     from wye.query.metallm import MetaLLMRouter as MetaLLMRouter
     from wye.query.mixllm import MixLLMRouter as MixLLMRouter
     from wye.query.mlp import MLPRouter as MLPRouter
-    from wye.query.online import OnlineRouter as OnlineRouter
+    from wye.query.online.base import OnlineRouter as OnlineRouter
+    from wye.query.online.feedback import Outcome as Outcome
+    from wye.query.online.feedback import Ticket as Ticket
     from wye.query.persistence import load_router as load
     from wye.query.pickllm import PickLLMRouter as PickLLMRouter
     from wye.query.policy import Choice as Choice
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from wye.query.routellm_causal import RouteLLMCausalRouter as RouteLLMCausalRouter
     from wye.query.routellm_mf import RouteLLMMFRouter as RouteLLMMFRouter
     from wye.query.routellm_sw import RouteLLMSWRouter as RouteLLMSWRouter
-    from wye.query.router_r1 import MultiRoundRouter as MultiRoundRouter
+    from wye.query.router_r1.router import MultiRoundRouter as MultiRoundRouter
     from wye.query.routerdc import RouterDCRouter as RouterDCRouter
     from wye.query.routinggen import PromptRouter as PromptRouter
     from wye.query.shnitzer import ShnitzerRouter as ShnitzerRouter
@@ -79,14 +79,14 @@ _HOME = {
     "AdaptiveRAGRouter": "adaptive_rag",
     "AnnotatorRouter": "hybrid_preferences",
     "ArchRouter": "arch_router",
-    "AuditFile": "audit_file",
+    "AuditFile": "audit.file",
     "AutoMix": "automix",
     "AutoRouter": "auto",
     "AvengersProRouter": "avengers_pro",
     "AvengersRouter": "avengers",
     "BestRouteRouter": "best_route",
     "C2MABVRouter": "c2mab_v",
-    "CachedChatModel": "completion_cache",
+    "CachedChatModel": "answers.completion_cache",
     "Candidate": "base",
     "CapabilityRouter": "instruction_adherence.router",
     "Choice": "policy",
@@ -111,10 +111,10 @@ _HOME = {
     "MLPRouter": "mlp",
     "MetaLLMRouter": "metallm",
     "MixLLMRouter": "mixllm",
-    "MultiRoundRouter": "router_r1",
+    "MultiRoundRouter": "router_r1.router",
     "NotFittedError": "base",
-    "OnlineRouter": "online",
-    "Outcome": "feedback",
+    "OnlineRouter": "online.base",
+    "Outcome": "online.feedback",
     "PairRanker": "llm_blender",
     "PickLLMRouter": "pickllm",
     "Policy": "policy",
@@ -129,13 +129,13 @@ _HOME = {
     "RouterError": "base",
     "Routing": "base",
     "ShnitzerRouter": "shnitzer",
-    "Ticket": "feedback",
+    "Ticket": "online.feedback",
     "TryageRouter": "tryage",
     "UniRouteRouter": "uniroute",
     "ZooterRouter": "zooter",
     "get_router": "registry",
-    "record_decisions": "audit_decisions",
-    "replay_decisions": "audit_decisions",
+    "record_decisions": "audit.decisions",
+    "replay_decisions": "audit.decisions",
     "router_names": "registry",
     "speculative_decode": "speculative_decoding",
 }

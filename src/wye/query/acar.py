@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 
 from wye.core.audit import AuditError, AuditLog, AuditRecord, digest
+from wye.query.answers.dispersion import DispersionKind, dispersion
+from wye.query.answers.voting import NO_ANSWER, IntArray, answer_numbers, vote
 from wye.query.base import FloatArray, RouterError
-from wye.query.chat_model import ChatModel, Generation, Message
+from wye.query.chat_models.base import ChatModel, Generation, Message
 from wye.query.decisions import first_id, format_id
-from wye.query.dispersion import DispersionKind, dispersion
-from wye.query.experience import ExperienceMemory
-from wye.query.voting import NO_ANSWER, IntArray, answer_numbers, vote
+from wye.query.prompts.experience import ExperienceMemory
 
 Canonicalise = Callable[[str], str]
 SINGLE, PAIR, FULL = 1, 2, 3
@@ -162,9 +162,9 @@ class Acar:
     Args:
         probe: the cheap model.
         ensemble: two models or more, in order of priority.
-        kind: how answers are compared: a kind of `wye.query.canonical`, or a function from text to
-            canonical answer, empty for no answer. Code is compared by what it does: give a function
-            that runs it on sample inputs.
+        kind: how answers are compared: a kind of `wye.query.answers.canonical`, or a function from
+            text to canonical answer, empty for no answer. Code is compared by what it does: give a
+            function that runs it on sample inputs.
         n_probes, temperature: of the probe's answers; at temperature 0 they would always agree.
         t_low, t_high, dispersion, probe_votes: as in `choose`.
         max_tokens: of one answer.
@@ -373,7 +373,7 @@ def canonicaliser(kind: str | Canonicalise) -> Canonicalise:
     """The function from text to canonical answer that `kind` stands for."""
     if not isinstance(kind, str):
         return kind
-    from wye.query.canonical import canonical
+    from wye.query.answers.canonical import canonical
 
     return lambda text: canonical(text, kind)
 

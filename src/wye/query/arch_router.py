@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel, Message
-from wye.query.label_choice import By, LabelAsker, LabelChoice
+from wye.query.chat_models.base import ChatModel, Message
+from wye.query.prompts.label_choice import By, LabelAsker, LabelChoice
 
 OTHER = "other"
 _OTHER = "anything that none of the routes above describes"
@@ -64,8 +64,8 @@ class ArchRouter:
         model: names the policy.
         policies: name -> description.
         targets: policy -> model, for every policy and for `other`; may change at any time.
-        by: `log-probabilities` or `text`, see `wye.query.label_choice`; written answers that begin
-            with no name are `other`.
+        by: `log-probabilities` or `text`, see `wye.query.prompts.label_choice`; written
+            answers that begin with no name are `other`.
 
     Raises:
         RouterError: no policy, one named `other`, or a policy without a target.

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
-from wye.query.chat_model import ChatModel, Generation
+from wye.query.chat_models.base import ChatModel, Generation
 
 MetaVerifier = Literal["threshold", "double threshold", "greedy", "pomdp"]
 SMOOTHING = 2.0

@@ -159,7 +159,7 @@ def majority(answers: Sequence[Sequence[str]]) -> list[str]:
         >>> majority([["4", "5", "5"], ["a", "b", "c"]])
         ['5', 'a']
     """
-    from wye.query.voting import answer_numbers, vote
+    from wye.query.answers.voting import answer_numbers, vote
 
     winner = vote(answer_numbers(answers)).winner
     return [row[w] for row, w in zip(answers, winner.tolist(), strict=True)]

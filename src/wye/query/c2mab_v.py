@@ -37,10 +37,10 @@ from wye.core.bandits import (
     rounding_law,
 )
 from wye.query.base import BoolArray, FloatArray, RouterError
-from wye.query.feedback import Observed
 from wye.query.learning.contexts import ContextReader, NoContext, Task
 from wye.query.learning.relaxed_set import relaxed_set
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
+from wye.query.online.feedback import Observed
 
 if TYPE_CHECKING:
     from wye.embed import Embedder

@@ -39,7 +39,7 @@ from wye.query.learning.label_heads import HEADS
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
-    from wye.query.chat_model import Message
+    from wye.query.chat_models.base import Message
     from wye.query.policy import Policy
 
 

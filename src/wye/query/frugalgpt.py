@@ -10,7 +10,7 @@ Zaharia and Zou, FrugalGPT, arXiv 2305.05176.
 The paper fine-tunes an encoder as g; here it is a head on the project's embeddings, or on those of
 any encoder that is named. Ours: scores for the search come out of fold, since a scorer trusts the
 answers that it learned from too much. The paper's other two ways to save are
-`wye.query.completion_cache` and `wye.query.prompt_saving`.
+`wye.query.answers.completion_cache` and `wye.query.prompts.saving`.
 
 Shape letters: Q queries, M models, X observed figures.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from wye.embed import Embedder
 from wye.query.base import FloatArray, NotFittedError, RouterError
-from wye.query.chat_model import ChatModel, Generation
+from wye.query.chat_models.base import ChatModel, Generation
 from wye.query.learning.answer_scorer import AnswerScorer
 from wye.query.learning.chain_search import Chain, ChainOutcome, run_chain, search_chain
 

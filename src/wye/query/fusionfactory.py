@@ -1,10 +1,10 @@
 """FusionFactory: one log pays three times, by routing, by thoughts, and by distillation.
 
 Routes a query to a model (this file's router), to reusable thoughts that are put before it
-(`wye.query.thought_memory`), or nowhere: the best answers become a training set for one model
-(`wye.query.answer_distillation`). Before an answer exists, on the embedding of the query; thoughts
-on its task as well. Source: Feng et al., FusionFactory: Fusing LLM Capabilities with Routing Data,
-arXiv 2507.10540.
+(`wye.query.prompts.thought_memory`), or nowhere: the best answers become a training set for one
+model (`wye.query.answers.distillation`). Before an answer exists, on the embedding of the query;
+thoughts on its task as well. Source: Feng et al., FusionFactory: Fusing LLM Capabilities with
+Routing Data, arXiv 2507.10540.
 
     P, C       = quality and cost, min-max scaled within the task on training queries
     U_qm       = a P_qm - b C_qm,   (a, b) = (1, 0), (0.5, 0.5) or (0.2, 0.8)

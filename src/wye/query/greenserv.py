@@ -37,12 +37,12 @@ from wye.core.bandits import (
     LinUCB,
 )
 from wye.query.base import BoolArray, FloatArray, RouterError
-from wye.query.energy import TokenTable
-from wye.query.feedback import Observed
 from wye.query.learning.contexts import ContextReader, Task
 from wye.query.learning.discrete_context import FEATURES, DiscreteContext
 from wye.query.learning.resource_scale import EVERY, ResourceScale
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
+from wye.query.online.energy import TokenTable
+from wye.query.online.feedback import Observed
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -76,7 +76,7 @@ class GreenServRouter(OnlineRouter):
         arms, embedder, max_references, max_open, seed: see `OnlineRouter`.
 
     Example:
-        >>> from wye.query.feedback import Outcome
+        >>> from wye.query.online.feedback import Outcome
         >>> router = GreenServRouter(arms=("small", "large"), resource_range=(1e-5, 1e-2))
         >>> ticket = router.select("What is 2 + 2?")
         >>> router.update(ticket, Outcome(quality=1.0, cost=1e-4))

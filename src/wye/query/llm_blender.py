@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.embed import Embedder, get_embedder
+from wye.query.answers.voting import IntArray
 from wye.query.base import FloatArray, NotFittedError, RouterError
-from wye.query.chat_model import ChatModel, Generation
+from wye.query.chat_models.base import ChatModel, Generation
 from wye.query.learning.features import text_features
 from wye.query.learning.heads import require_torch, train_head
-from wye.query.voting import IntArray
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -24,9 +24,9 @@ import numpy as np
 from wye.core import DualPrice
 from wye.core.bandits import Bandit, LinUCB
 from wye.query.base import BoolArray, FloatArray, RouterError
-from wye.query.feedback import Observed, Outcome, Ticket
 from wye.query.learning.contexts import ContextReader, EmbeddingContext, Task
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
+from wye.query.online.feedback import Observed, Outcome, Ticket
 
 if TYPE_CHECKING:
     from wye.embed import Embedder

@@ -23,9 +23,9 @@ import numpy as np
 
 from wye.core.bandits import Bandit, GradientBandit, ValueLearning
 from wye.query.base import FloatArray, RouterError
-from wye.query.feedback import Observed
 from wye.query.learning.contexts import ContextReader, NoContext, Task
-from wye.query.online import OnlineRouter
+from wye.query.online.base import OnlineRouter
+from wye.query.online.feedback import Observed
 
 if TYPE_CHECKING:
     from wye.embed import Embedder

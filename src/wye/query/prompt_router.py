@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel
-from wye.query.label_choice import By, LabelAsker, LabelChoice
+from wye.query.chat_models.base import ChatModel
+from wye.query.prompts.label_choice import By, LabelAsker, LabelChoice
 
 _PROMPT = """\
 Which of these models should answer the query below? Take the one that is most likely to answer it
@@ -54,7 +54,7 @@ class DescriptionRouter:
         model: reads and names.
         descriptions: name of a target -> what it is good at and costs, in words.
         otherwise: the target of a reply that names none.
-        by: `text` or `log-probabilities`, see `wye.query.label_choice`.
+        by: `text` or `log-probabilities`, see `wye.query.prompts.label_choice`.
         shuffled: whether each query sees the descriptions in another order.
         seed: of these orders.
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from wye.query.base import FloatArray, RouterError
-from wye.query.chat_model import ChatModel, ChatModelError, Message
+from wye.query.chat_models.base import ChatModel, ChatModelError, Message
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.sufficiency import (

@@ -13,7 +13,7 @@ implicit fourth, for a reply that begins with none:
     Easy                     -> direct:  examples and the task, one call
     Medium, Hard, unparsable -> complex: the intention, then the code, two calls
 
-Both strategies come with wye (`direct-code`, `intention-code`, see `wye.query.prompt_programs`).
+Both strategies come with wye (`direct-code`, `intention-code`, see `wye.query.prompts.programs`).
 The same router takes two other scorers: a query router that learned from outcomes of the
 strategies, with any policy (`utility` is argmax of P(pass) - lambda x tokens when the log's prices
 are per token, `budget` holds a total), and a rule. Tokens of the scorer count, once for each task:
@@ -34,12 +34,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wye.query.base import RouterError
-from wye.query.label_choice import By, LabelAsker
-from wye.query.prompt_programs import PromptStrategy, StrategyRun, strategy
+from wye.query.prompts.label_choice import By, LabelAsker
+from wye.query.prompts.programs import PromptStrategy, StrategyRun, strategy
 
 if TYPE_CHECKING:
     from wye.query.base import QueryRouter
-    from wye.query.chat_model import ChatModel
+    from wye.query.chat_models.base import ChatModel
     from wye.query.policy import Policy
 
 DIRECT, COMPLEX = "direct-code", "intention-code"
@@ -95,7 +95,7 @@ class JudgeScorer(StrategyScorer):
         model: the judge.
         labels: label -> strategy.
         otherwise: the strategy of a reply that begins with no label: the complex one.
-        by: `text` or `log-probabilities`, see `wye.query.label_choice`.
+        by: `text` or `log-probabilities`, see `wye.query.prompts.label_choice`.
         max_tokens: that the judge may write.
 
     Raises:

@@ -15,7 +15,7 @@ to do better by a half than the cheapest.
 Ours, where the paper is silent: the table of flags; squared error on losses standardised per model,
 undone before the minimum is taken; a frozen embedding under one hidden layer of 256 rectified units
 (the paper trains a small BERT whole), stopped early; learning from the chosen model alone
-(`observe`). Losses: `wye.query.learning.predicted_losses`; flags: `wye.query.prompt_flags`.
+(`observe`). Losses: `wye.query.learning.predicted_losses`; flags: `wye.query.prompts.flags`.
 
 Shape letters: Q queries, M models, J constraints, F hidden width.
 """
@@ -36,7 +36,7 @@ from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.predicted_losses import LossEstimator
 from wye.query.policies.quality import Quality
 from wye.query.policy import Policy
-from wye.query.prompt_flags import NotedDecisions, read_flags, without_flags
+from wye.query.prompts.flags import NotedDecisions, read_flags, without_flags
 
 if TYPE_CHECKING:
     from wye.data import RoutingData

@@ -9,7 +9,7 @@ from wye.checks.base import CheckError
 from wye.checks.query.option_questions import LETTERS, option_questions
 from wye.checks.query.p_true import recorded_answers
 from wye.data import RoutingData, load_embedded
-from wye.query.canonical import canonical
+from wye.query.answers.canonical import canonical
 from wye.testing.query_data import made_outcomes
 
 

@@ -53,7 +53,7 @@ def test_a_specialist_knows_its_topic_and_two_hops_need_two_of_them() -> None:
 
 def test_made_up_episodes_are_well_formed_and_the_policy_reads_what_it_writes() -> None:
     from wye.checks.query.fact_pool import FactWorld, SymbolPolicy, made_up
-    from wye.query.router_r1_protocol import violations
+    from wye.query.router_r1.protocol import violations
 
     world = FactWorld(1)
     pool = world.pool()

@@ -22,7 +22,7 @@ from wye.checks.query.trials import averaged
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.tasks import Item
-    from wye.query.voting import IntArray
+    from wye.query.answers.voting import IntArray
 
 Floats = NDArray[np.float64]
 TASKS = ("sum", "backward", "gcd", "letters", "product", "bases", "fraction", "legs")
@@ -99,8 +99,8 @@ def _right(items: list[Item], texts: list[str]) -> Floats:
 
 
 def _numbers(columns: list[list[str]]) -> IntArray:
-    from wye.query.canonical import canonical
-    from wye.query.voting import answer_numbers
+    from wye.query.answers.canonical import canonical
+    from wye.query.answers.voting import answer_numbers
 
     rows = zip(*columns, strict=True)
     return answer_numbers([[canonical(text, "text") for text in row] for row in rows])
@@ -109,7 +109,7 @@ def _numbers(columns: list[list[str]]) -> IntArray:
 def _measured(numbers: IntArray, right: Floats, n_models: int) -> dict[str, float]:
     """Figures from the answers `[Q, K + N]` of the ensemble and the probe, and their grades."""
     from wye.query.acar import answered_in_mode, choose
-    from wye.query.attribution import attribution_proxies, leave_one_out, proxy_correlations
+    from wye.query.answers.attribution import attribution_proxies, leave_one_out, proxy_correlations
 
     ensemble, probes = numbers[:, :n_models], numbers[:, n_models:]
     rows = np.arange(len(numbers))

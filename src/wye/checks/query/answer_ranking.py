@@ -52,9 +52,9 @@ def _trial(arm: str, seed: int) -> dict[str, float]:
 
 def ranking_figures(learn: Answered, test: Answered, seed: int) -> dict[str, float]:
     """Accuracy on `test` of every way to take one of the answers."""
-    from wye.query.canonical import canonical
+    from wye.query.answers.canonical import canonical
+    from wye.query.answers.voting import answer_numbers, vote
     from wye.query.llm_blender import PairRanker
-    from wye.query.voting import answer_numbers, vote
 
     rows = np.arange(len(test.questions))
     best = int(learn.right.mean(axis=0).argmax())

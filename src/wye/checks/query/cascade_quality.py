@@ -102,9 +102,9 @@ def _agreement(
 ) -> dict[str, float]:
     """Quality and cost of ABC at each threshold, over the random mix of small and large there."""
     from wye.checks.query.solver_pool import asked
-    from wye.query.canonical import canonical_all
+    from wye.query.answers.canonical import canonical_all
+    from wye.query.answers.voting import answer_numbers
     from wye.query.uncertainty.agreement_cascade import run_agreement_cascade
-    from wye.query.voting import answer_numbers
 
     said = [asked(s, items) for s in [*ensemble, large]]
     read = [canonical_all([r.text for r in a.greedy]) for a in said]

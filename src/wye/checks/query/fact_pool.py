@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from wye.checks.query.decoding import Memory
 from wye.moe.models.language_model import LanguageModel
-from wye.query.chat_model import Message
 from wye.query.chat_models import ProgramChatModel
-from wye.query.router_r1 import Piece, PoolModel
+from wye.query.chat_models.base import Message
+from wye.query.router_r1.router import Piece, PoolModel
 
 N_SUBJECTS, N_CITIES = 60, 100
 SPECIALISTS = ("north", "south", "east", "west")

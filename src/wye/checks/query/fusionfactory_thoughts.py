@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.solvers import Solver
     from wye.checks.query.tasks import Item
-    from wye.query.thought_memory import Thought, ThoughtMemory
+    from wye.query.prompts.thought_memory import Thought, ThoughtMemory
 
 FAMILIES = ("sum", "gcd", "product", "bases", "fraction", "legs")
 N_MEMORY, N_TEST, N_DISTILLED = 2400, 300, 1000
@@ -84,8 +84,8 @@ def trial(
 
 
 def _memory(items: Sequence[Item], embedder: str) -> ThoughtMemory:
-    from wye.query.logged_answers import LoggedAnswer
-    from wye.query.thought_memory import ExtractedTemplates, ThoughtMemory
+    from wye.query.answers.logged_answers import LoggedAnswer
+    from wye.query.prompts.thought_memory import ExtractedTemplates, ThoughtMemory
 
     solved = [
         LoggedAnswer(i.prompt, i.task, "gold", f"{i.prompt}{i.answer}", performance=1.0)
@@ -173,8 +173,8 @@ def _distilled(
     """Exact match after training on gold answers, and on right responses of earlier states too."""
     from wye.checks.query.solvers import Size, fit_solver
     from wye.checks.query.tasks import draw
-    from wye.query.answer_distillation import distil
-    from wye.query.logged_answers import LoggedAnswer
+    from wye.query.answers.distillation import distil
+    from wye.query.answers.logged_answers import LoggedAnswer
 
     # Of the same prompt once, for the log is found by query and model.
     fresh = {

@@ -22,9 +22,9 @@ from wye.checks.query.trials import averaged
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.data import RoutingData
-    from wye.query.feedback import Replay
     from wye.query.greenserv import GreenServRouter
-    from wye.query.online import Queries
+    from wye.query.online.base import Queries
+    from wye.query.online.feedback import Replay
 
 ORDERS = 5
 LAMBDAS = (0.0, 0.2, 0.5)

@@ -22,7 +22,7 @@ from wye.checks.base import CheckResult, Claim
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.query.chat_model import ChatModel, Generation, Message
+    from wye.query.chat_models.base import ChatModel, Generation, Message
     from wye.query.instruction_adherence import Probe, ProbeRun
 
 MAX_TOKENS = 48
@@ -91,7 +91,7 @@ def _run(model: ChatModel, seed: int, context: CheckContext) -> ProbeRun:
 
 def _one_shot(chat: ChatModel) -> ChatModel:
     """The model with a solved probe of the same name, of other numbers, before each question."""
-    from wye.query.chat_model import ChatModel as Base
+    from wye.query.chat_models.base import ChatModel as Base
     from wye.query.instruction_adherence import probes
 
     examples = probes(EXAMPLE_SEED)

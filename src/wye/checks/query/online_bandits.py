@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.trials import Floats
     from wye.data import RoutingData
-    from wye.query.feedback import Replay
-    from wye.query.online import OnlineRouter
+    from wye.query.online.base import OnlineRouter
+    from wye.query.online.feedback import Replay
 
 ORDERS = 3
 COST_SHARE = 0.2

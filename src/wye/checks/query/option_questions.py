@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.checks.base import CheckError
-from wye.query.canonical import canonical
+from wye.query.answers.canonical import canonical
 
 if TYPE_CHECKING:
     from wye.data import RoutingData

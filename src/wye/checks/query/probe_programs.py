@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from wye.query.chat_model import Message
 from wye.query.chat_models import ProgramChatModel
+from wye.query.chat_models.base import Message
 from wye.query.instruction_adherence.format_conversion import MONTHS
 
 REFUSAL = "I cannot do that."

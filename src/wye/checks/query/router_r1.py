@@ -27,7 +27,7 @@ from wye.checks.query.trials import averaged
 
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
-    from wye.query.router_r1 import Episode, Writer
+    from wye.query.router_r1.router import Episode, Writer
 
 IMITATION_STEPS = 300
 PPO_STEPS = 250
@@ -99,9 +99,9 @@ def trial(
         made_up,
         world_prompt,
     )
-    from wye.query.router_r1 import MultiRoundRouter
-    from wye.query.router_r1_reward import EpisodeReward
-    from wye.query.router_r1_training import PolicyTrainer, Settings, imitate
+    from wye.query.router_r1.reward import EpisodeReward
+    from wye.query.router_r1.router import MultiRoundRouter
+    from wye.query.router_r1.training import PolicyTrainer, Settings, imitate
 
     single = arm == SINGLE
     world, policy = FactWorld(seed), SymbolPolicy(seed)
@@ -150,9 +150,9 @@ def untrained() -> dict[str, float]:
     """Episodes of SmolLM2 that was never trained for the protocol, on five questions."""
     from wye.checks.query.smollm_chat import smollm_chat
     from wye.query.chat_models import ProgramChatModel
-    from wye.query.router_r1 import ChatWriter, Limits, MultiRoundRouter, PoolModel
-    from wye.query.router_r1_protocol import violations
-    from wye.query.token_cutting import TokenizerCutter
+    from wye.query.prompts.token_cutting import TokenizerCutter
+    from wye.query.router_r1.protocol import violations
+    from wye.query.router_r1.router import ChatWriter, Limits, MultiRoundRouter, PoolModel
 
     chat = smollm_chat()
     echo = ProgramChatModel("echo", lambda messages: messages[-1]["content"].splitlines()[-1])

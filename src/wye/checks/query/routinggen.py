@@ -75,7 +75,7 @@ def trial(
     from wye.checks.query.derivations import FAMILIES
     from wye.checks.query.tasks import draw
     from wye.embed import get_embedder
-    from wye.query.prompt_programs import strategy
+    from wye.query.prompts.programs import strategy
     from wye.query.routinggen import PromptRouter, RuleScorer
 
     solver = _generator(seed, steps, practice)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.trials import Floats
     from wye.data import RoutingData
-    from wye.query.feedback import Replay
+    from wye.query.online.feedback import Replay
 
 MODELS = 11
 QUERIES = 3000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wye.query.chat_model import ChatModelError, Message
+from wye.query.chat_models.base import ChatModelError, Message
 
 ROLES = ("system", "user", "assistant")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from wye.embed.json_endpoint import JsonEndpoint
 from wye.query.base import FloatArray
-from wye.query.chat_model import ChatModel, ChatModelError, Generation, Message, normalised
 from wye.query.chat_models.asking import call_cost, check_call, check_labels
+from wye.query.chat_models.base import ChatModel, ChatModelError, Generation, Message, normalised
 
 MOST_TOP_LOGPROBS = 20
 # Share of the labels' probability that may lie on a token with which several of them begin.

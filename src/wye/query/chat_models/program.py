@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wye.query.base import FloatArray
-from wye.query.chat_model import ChatModel, ChatModelError, Generation, Message, normalised
 from wye.query.chat_models.asking import call_cost, check_call, check_labels, cut_at_stop
+from wye.query.chat_models.base import ChatModel, ChatModelError, Generation, Message, normalised
 
 _TOKEN = re.compile(r"\s*\S+")
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from wye.query.base import FloatArray
-from wye.query.chat_model import ChatModel, ChatModelError, Generation, Message, normalised
 from wye.query.chat_models.asking import call_cost, check_call, check_labels, cut_at_stop
+from wye.query.chat_models.base import ChatModel, ChatModelError, Generation, Message, normalised
 
 
 class TransformersChatModel(ChatModel):

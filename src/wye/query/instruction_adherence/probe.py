@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from wye.query.chat_model import ChatModelError
+from wye.query.chat_models.base import ChatModelError
 
 CATEGORIES = (
     "string_manipulation",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wye.query.chat_model import ChatModel, ChatModelError
+from wye.query.chat_models.base import ChatModel, ChatModelError
 from wye.query.instruction_adherence.probe import CATEGORIES, without_reasoning
 from wye.query.instruction_adherence.suite import probes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from wye.query.chat_model import ChatModelError
+from wye.query.chat_models.base import ChatModelError
 
 
 def only_model(base_url: str, api_key_env: str | None = None, *, timeout: float = 10.0) -> str:

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from wye.query.chat_model import ChatModelError
+from wye.query.chat_models.base import ChatModelError
 from wye.query.instruction_adherence import (
     constraint_compliance,
     data_processing,

@@ -20,8 +20,8 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.query.answers.voting import IntArray
 from wye.query.base import FloatArray, RouterError
-from wye.query.voting import IntArray
 
 GRID_QUERIES = 2000
 REFINED = 8

@@ -20,7 +20,7 @@ from wye.query.policy import PolicyError
 
 if TYPE_CHECKING:
     from wye.query.base import BoolArray, Estimate, FloatArray
-    from wye.query.chat_model import Generation
+    from wye.query.chat_models.base import Generation
 
 _EDGE = 1e-3
 _LEAST_ROWS = 100

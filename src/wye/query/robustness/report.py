@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report_screen import NONE, with_interval
-from wye.query.report_types import interval, number
+from wye.query.report.screen import NONE, with_interval
+from wye.query.report.types import interval, number
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wye.query.answers.canonical import canonical_all
+from wye.query.answers.voting import IntArray, answer_numbers, vote
 from wye.query.base import FloatArray
-from wye.query.canonical import canonical_all
-from wye.query.chat_model import ChatModel, Generation, Message
+from wye.query.chat_models.base import ChatModel, Generation, Message
 from wye.query.policy import PolicyError
 from wye.query.uncertainty.self_consistency import majority_share
-from wye.query.voting import IntArray, answer_numbers, vote
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class AgreementCascade:
     Args:
         tiers: models of each tier, the first of a tier first in ties.
         taus: share from which each tier but the last answers.
-        kind: of the answers, as in `wye.query.canonical`, or a function from text to canonical
-            answer.
+        kind: of the answers, as in `wye.query.answers.canonical`, or a function from text to
+            canonical answer.
         max_tokens, temperature: of every call.
 
     Raises:

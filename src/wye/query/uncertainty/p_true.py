@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wye.query.chat_model import ChatModel, Message
+from wye.query.chat_models.base import ChatModel, Message
 from wye.query.policies.judging import Answer, Judge
 from wye.query.policy import PolicyError
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.query.answers.canonical import canonical_all
+from wye.query.answers.voting import IntArray, answer_numbers, vote
 from wye.query.base import FloatArray
-from wye.query.canonical import canonical_all
 from wye.query.policy import PolicyError
 from wye.query.uncertainty.self_consistency import majority_share
-from wye.query.voting import IntArray, answer_numbers, vote
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def representation_vote(
     Args:
         in_words, in_programs: Q rows of as many samples each.
         tau: the share from which an answer is accepted.
-        kind: of the answers, as in `wye.query.canonical`.
+        kind: of the answers, as in `wye.query.answers.canonical`.
 
     Raises:
         PolicyError: other numbers of rows or samples, or tau outside 0 to 1.

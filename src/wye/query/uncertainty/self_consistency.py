@@ -8,8 +8,8 @@ Step by Step (Adaptive-Consistency), arXiv 2305.11860, with their Beta criterion
     stop  when P(theta > 1/2) > 0.95 under theta ~ Beta(v1 + 1, v2 + 1)
 
 v1 and v2 are the votes of the two most frequent answers. Answers are compared in canonical form
-(`wye.query.canonical`); no answer agrees with nothing, itself included. At temperature 0 all
-samples are alike, and the score says nothing.
+(`wye.query.answers.canonical`); no answer agrees with nothing, itself included. At temperature 0
+all samples are alike, and the score says nothing.
 
 Shape letters: Q queries, N samples.
 """
@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wye.query.answers.canonical import canonical, canonical_all
+from wye.query.answers.voting import IntArray, answer_numbers, same_answer, vote
 from wye.query.base import BoolArray, FloatArray
-from wye.query.canonical import canonical, canonical_all
 from wye.query.policies.judging import Answer, Judge
 from wye.query.policy import PolicyError
-from wye.query.voting import IntArray, answer_numbers, same_answer, vote
 
 
 def majority_share(numbers: IntArray) -> FloatArray:
@@ -114,7 +114,7 @@ def sample_until_sure(
         draw: of the number of the sample (from 0, a seed) the sample.
         most: samples.
         sure, least: as in `samples_needed`.
-        kind: of the answers, as in `wye.query.canonical`.
+        kind: of the answers, as in `wye.query.answers.canonical`.
 
     Raises:
         PolicyError: `most` below 1, or as `samples_needed`.

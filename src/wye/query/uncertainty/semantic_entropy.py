@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.query.answers.canonical import canonical, canonical_all
 from wye.query.base import FloatArray
-from wye.query.canonical import canonical, canonical_all
 from wye.query.policies.judging import Answer, Judge
 from wye.query.policy import PolicyError
 
@@ -118,7 +118,7 @@ class SemanticEntropyJudge(Judge):
     """U5: `semantic_certainty` of the samples that came with an answer; None for fewer than two.
 
     Args:
-        kind: how canonical forms are read, as in `wye.query.canonical`.
+        kind: how canonical forms are read, as in `wye.query.answers.canonical`.
         entails: compares by mutual entailment instead.
         weighted: classes weigh by sequence probabilities, where the samples have them.
     """

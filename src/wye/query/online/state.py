@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from wye.embed import get_embedder
 from wye.query.base import RouterError
-from wye.query.tickets import OpenTickets
+from wye.query.online.tickets import OpenTickets
 
 if TYPE_CHECKING:
-    from wye.query.online import OnlineRouter
+    from wye.query.online.base import OnlineRouter
 
 
 def state_of(router: OnlineRouter) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -38,11 +38,11 @@ from wye.query.base import (
     QueryRouter,
     RouterError,
 )
-from wye.query.feedback import NAN, Observed, Outcome, Replay, Ticket
 from wye.query.learning.arm_heads import ArmHead
 from wye.query.learning.contexts import ContextReader, Task
 from wye.query.learning.familiarity import Familiarity
-from wye.query.tickets import OpenTickets
+from wye.query.online.feedback import NAN, Observed, Outcome, Replay, Ticket
+from wye.query.online.tickets import OpenTickets
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -287,7 +287,7 @@ class OnlineRouter(QueryRouter):
         Raises:
             RouterError: the log lacks a model, or has no known outcome.
         """
-        from wye.query.replaying import replay
+        from wye.query.online.replaying import replay
 
         return replay(self, log, seed=seed, tasks=tasks, queries=queries)
 
@@ -358,7 +358,7 @@ class OnlineRouter(QueryRouter):
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What was learned, open tickets and the state of the random generator included."""
-        from wye.query.online_state import state_of
+        from wye.query.online.state import state_of
 
         self._check_started()
         return state_of(self)
@@ -369,7 +369,7 @@ class OnlineRouter(QueryRouter):
         Raises:
             RouterError: the router was learned with another embedder.
         """
-        from wye.query.online_state import restore
+        from wye.query.online.state import restore
 
         restore(self, arrays, values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report_types import SHARES, Priced, Report, RouterResult
+from wye.query.report.types import SHARES, Priced, Report, RouterResult
 from wye.query.wording import usd
 
 if TYPE_CHECKING:

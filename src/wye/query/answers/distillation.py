@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from wye.query.answers.logged_answers import LoggedAnswer, by_query
 from wye.query.base import RouterError
-from wye.query.logged_answers import LoggedAnswer, by_query
 
 ORDERS = ("perf", "judge", "hybrid", "gold")
 BEST = 5

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.decisions import first_id, format_id
-from wye.query.feedback import Ticket
+from wye.query.online.feedback import Ticket
 
 
 class OpenTickets:

@@ -16,7 +16,7 @@ One episode of at most T turns (`max_turns`):
 
 The descriptions are only text of the prompt: a model that joins the pool needs no training. Any
 callable from contexts to texts is a policy: a chat model (`ChatWriter`), a program, a local model
-under training (`wye.query.router_r1_training`). Replies are untrusted: protocol tags are taken out
+under training (`wye.query.router_r1.training`). Replies are untrusted: protocol tags are taken out
 of them, or a reply that holds an answer tag would end the episode.
 
 Ours, where the paper leaves it open: the words of both prompts; a call that fails is answered like
@@ -30,8 +30,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel, ChatModelError
-from wye.query.router_r1_protocol import (
+from wye.query.chat_models.base import ChatModel, ChatModelError
+from wye.query.prompts.token_cutting import TokenCutter, WordCutter
+from wye.query.router_r1.protocol import (
     NO_REPLY,
     call_of,
     end_of_turn,
@@ -39,7 +40,6 @@ from wye.query.router_r1_protocol import (
     thoughts,
     without_tags,
 )
-from wye.query.token_cutting import TokenCutter, WordCutter
 
 Writer = Callable[[Sequence[str]], Sequence[str]]
 """B contexts -> B texts that continue them."""

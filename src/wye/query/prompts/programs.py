@@ -36,8 +36,8 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel, ChatModelError, Generation, Message
 from wye.query.chat_models.asking import ROLES, check_call
+from wye.query.chat_models.base import ChatModel, ChatModelError, Generation, Message
 
 TASK = "task"
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -302,7 +302,7 @@ def strategy_names() -> list[str]:
     """Names of the strategies that come with wye, sorted."""
     return sorted(
         entry.name.removesuffix(".toml")
-        for entry in files("wye.query").joinpath("prompt_strategies").iterdir()
+        for entry in files("wye.query.prompts").joinpath("strategies").iterdir()
         if entry.name.endswith(".toml")
     )
 
@@ -320,7 +320,7 @@ def strategy(name: str) -> PromptStrategy:
     """
     if name not in strategy_names():
         raise RouterError(f"no prompt strategy is named {name!r}; there are {strategy_names()}")
-    file = files("wye.query").joinpath("prompt_strategies", f"{name}.toml")
+    file = files("wye.query.prompts").joinpath("strategies", f"{name}.toml")
     return PromptStrategy.from_toml(file.read_text(encoding="utf-8"))
 
 

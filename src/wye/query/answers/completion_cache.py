@@ -17,7 +17,7 @@ import numpy as np
 
 from wye.core.audit import digest
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel, Generation, Message
+from wye.query.chat_models.base import ChatModel, Generation, Message
 
 if TYPE_CHECKING:
     from wye.embed import Embedder

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import BoolArray, FloatArray, RouterError
-from wye.query.feedback import NAN, Observed, Replay
+from wye.query.online.feedback import NAN, Observed, Replay
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
     from wye.query.learning.contexts import Task
-    from wye.query.online import OnlineRouter, Queries
+    from wye.query.online.base import OnlineRouter, Queries
 
 
 def replay(

@@ -25,8 +25,8 @@ from wye.query.metrics.baselines import baselines
 from wye.query.metrics.comparison import Comparison, compare_on
 from wye.query.metrics.contender import contender
 from wye.query.metrics.resample import UNKNOWN, Resample
-from wye.query.pool_report import ModelValue, Pool, PoolReport
-from wye.query.pool_value import PoolValue, exact, greedy
+from wye.query.pool.report import ModelValue, Pool, PoolReport
+from wye.query.pool.value import PoolValue, exact, greedy
 from wye.query.registry import get_router
 
 if TYPE_CHECKING:

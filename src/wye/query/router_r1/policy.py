@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from wye.query.base import RouterError
 from wye.query.learning.heads import require_torch
-from wye.query.router_r1_training import SYSTEM
+from wye.query.router_r1.training import SYSTEM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class TransformersPolicy:
-    """A causal language model that writes turns; see `wye.query.router_r1_training`.
+    """A causal language model that writes turns; see `wye.query.router_r1.training`.
 
     Args:
         model: a causal language model of the library transformers.

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report_screen import money, with_interval
-from wye.query.report_types import interval, number
+from wye.query.report.screen import money, with_interval
+from wye.query.report.types import interval, number
 from wye.query.wording import listed, usd
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from wye.query.metrics.curve import aiq, cost_at, quality_at
 from wye.query.metrics.resample import UNKNOWN, Figure, Resample
 from wye.query.metrics.two_models import two_model_curve
 from wye.query.policies.choosing import targets_of
-from wye.query.report_types import (
+from wye.query.report.types import (
     SHARES,
     FrontierPoint,
     PolicyResult,
@@ -47,7 +47,7 @@ from wye.query.report_types import (
     Report,
     RouterResult,
 )
-from wye.query.verdict import judge_all, judge_one
+from wye.query.report.verdict import judge_all, judge_one
 
 if TYPE_CHECKING:
     from rich.console import Console

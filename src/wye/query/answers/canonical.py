@@ -9,7 +9,7 @@ Whether two answers agree decides votes, dispersion and cascades, so it is decid
     text    Unicode NFKC, no case, single spaces, no quotes or full stop around it
 
 A refusal, and a text that holds no answer of the kind asked for, is the empty string: no answer.
-Two of them do not agree with each other (`wye.query.voting`).
+Two of them do not agree with each other (`wye.query.answers.voting`).
 """
 
 from __future__ import annotations

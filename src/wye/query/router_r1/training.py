@@ -27,12 +27,12 @@ from wye.core.proximal_policy import (
 )
 from wye.query.base import RouterError
 from wye.query.learning.heads import require_torch
-from wye.query.router_r1 import Episode, Piece
+from wye.query.router_r1.router import Episode, Piece
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wye.query.router_r1_reward import Reward
+    from wye.query.router_r1.reward import Reward
 
 SYSTEM = "router-r1"
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from wye.query.base import FloatArray, RouterError
-from wye.query.chat_model import ChatModel, Message
+from wye.query.chat_models.base import ChatModel, Message
 
 By = Literal["text", "log-probabilities"]
 

@@ -334,7 +334,7 @@ class Report:
 
     def __rich__(self) -> Any:
         """What a rich console prints."""
-        from wye.query.report_screen import screen
+        from wye.query.report.screen import screen
 
         return screen(self)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wye.query.answers.voting import IntArray, same_answer, vote
 from wye.query.base import FloatArray, RouterError
-from wye.query.voting import IntArray, same_answer, vote
 
 
 def leave_one_out(numbers: IntArray, score: FloatArray) -> FloatArray:

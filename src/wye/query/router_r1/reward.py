@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from wye.query.base import RouterError
 from wye.query.metrics.answer_match import exact_match, token_f1
-from wye.query.router_r1_protocol import violations
+from wye.query.router_r1.protocol import violations
 
 if TYPE_CHECKING:
-    from wye.query.router_r1 import Episode
+    from wye.query.router_r1.router import Episode
 
 Transform = Literal["sqrt", "log1p"]
 BROKEN = -1.0

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from wye.query.answers.voting import IntArray, distinct_answers, same_answer
 from wye.query.base import FloatArray, RouterError
-from wye.query.voting import IntArray, distinct_answers, same_answer
 
 DispersionKind = Literal["distinct", "minority", "entropy"]
 
@@ -22,7 +22,8 @@ def dispersion(numbers: IntArray, kind: DispersionKind = "distinct") -> FloatArr
     """`[Q]` dispersion of each row of answers; it does not depend on their order.
 
     Args:
-        numbers: `[Q, N]` answers by number, negative for none (`wye.query.voting.answer_numbers`).
+        numbers: `[Q, N]` answers by number, negative for none
+            (`wye.query.answers.voting.answer_numbers`).
         kind: `distinct`: (distinct - 1) / (N - 1); `minority`: the share outside the most frequent
             answer, as part of the most there can be, (1 - share) / (1 - 1/N); `entropy`:
             -sum p ln p / ln N. All are 0 for one answer only, and 1 where all differ.

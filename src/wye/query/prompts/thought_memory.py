@@ -23,9 +23,9 @@ from typing import Self
 import numpy as np
 
 from wye.embed import Embedder, get_embedder
+from wye.query.answers.logged_answers import LoggedAnswer, best_answers, by_query
 from wye.query.base import RouterError
-from wye.query.chat_model import ChatModel
-from wye.query.logged_answers import LoggedAnswer, best_answers, by_query
+from wye.query.chat_models.base import ChatModel
 
 MOST_CHARACTERS = 1000
 TEMPERATURE, MOST_TOKENS = 0.2, 1024

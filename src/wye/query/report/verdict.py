@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wye.query.metrics.baselines import Baselines
     from wye.query.metrics.comparison import Comparison
     from wye.query.metrics.resample import Figure, Resample
-    from wye.query.report_types import RouterResult
+    from wye.query.report.types import RouterResult
 
 
 @dataclass(frozen=True)

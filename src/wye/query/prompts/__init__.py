@@ -1,0 +1,1 @@
+"""Prompts as targets: programs of chat calls, and what is put in front of a question."""
