@@ -1,17 +1,35 @@
 """Checks routing among modules learned one after another (arXiv 2511.01831) on a tiny VLM.
 
-A causal transformer of 3 layers and width 96 reads 4 image tokens (a real 8x8 digit in 4x4 patches
-through a linear projector), the bytes of a question, and answers with one byte. It is trained from
-scratch on "which digit"; then four tasks come one after another: parity, at least five, how dark
-the left half is (quartiles), and the successor of a letter, which has no image. Every task trains
-a LoRA module of rank 8 on every linear layer of the transformer, on its own data only, and its gate
-vectors for 100 steps. Everything goes by steps, so that runs repeat.
+A causal transformer of 3 layers and width 96 (`tiny_vlm`) is trained from scratch on "which digit"
+and eight other questions about digits and letters; then four tasks come one after another: parity,
+at least five, how dark the left half is (quartiles), and the successor of a letter, which has no
+image. Every task trains a LoRA module of rank 8 on every linear layer of the transformer, on its
+own data only, and its gate vectors for 100 steps. Everything goes by steps, so that runs repeat.
 
 Against it, from the same base: one LoRA module fine-tuned over the tasks in turn, one trained on
 all four tasks at once, the right module named by somebody who knows the task, and the mean of the
 modules. Each gets as many steps a task as stage 1 and stage 2 together.
 
-Shape letters: B batch, L length, D width.
+The base answers several questions so that the method's premise holds: activations must tell tasks
+apart. Trained on "which digit" alone it has no reason to read the question, and at the answering
+position the nearest mean activation named the task of 2 to 5 questions in 10 (one seed). What the
+premise is worth is among the figures ("told apart by the base").
+
+The claims do not hold, and the reason is the method at this scale. Stage 2 sees one task and moves
+v_i towards whatever its own activations have in common; nothing tells it what sets them apart from
+another task's. It does what it should there (on seed 0 the gates opened from 0.5 to 0.7 at the
+answering position and the loss fell fourfold), and yet the best of the four vectors was the right
+one at 35% of the adapted layers, and at 55% if all layers below had chosen rightly: errors add up,
+since a wrong module changes what later layers are routed by. With rates from 3e-4 to 1e-2 and 20 to
+1000 steps of stage 2 these shares hardly moved, and neither one module a token nor weights that sum
+to 1 changed the picture (both among the figures). The null target of score 0 comes first only where
+all four modules score below 0, which is rare: scores scatter around a mean that is above 0, so that
+questions of the base skill meet foreign modules too.
+
+What the tiny model adds of its own: the image comes first and is the same for three tasks, so that
+its tokens cannot tell them apart, and neither can the first layer's inputs, which are single bytes.
+
+Shape letters: B batch, L length.
 """
 
 from __future__ import annotations
@@ -25,99 +43,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, Tensor
 
 from wye.checks.base import CheckContext, CheckError, CheckResult, Claim
-from wye.checks.moe.digits import digits
 from wye.checks.moe.trials import run_trials
+from wye.checks.query.tiny_vlm import (
+    BASE,
+    GENERAL,
+    LAYERS,
+    TASKS,
+    WIDTH,
+    TinyVLM,
+    accuracy,
+    batches_of,
+    task_examples,
+    train_base,
+)
 
 if TYPE_CHECKING:
     from wye.adapter.vlm_dynamic_routing import DynamicRouting
 
-N_TRAIN = 1258  # 70% of 1,797
-WIDTH, LAYERS, HEADS, HIDDEN, VOCABULARY = 96, 3, 4, 256, 128
 RANK, K = 8, 2
-BASE_STEPS, MODULE_STEPS, GATE_STEPS = 600, 200, 100
-BATCH = 32
-BASE_RATE, MODULE_RATE, GATE_RATE = 2e-3, 2e-3, 1e-3
-BASE = "digit"
-TASKS = ("parity", "five", "dark", "letter")
-ARMS = ("routing", "routing without null", "sequential", "multi-task", "oracle", "uniform")
-_QUESTIONS = {
-    BASE: "which digit?",
-    "parity": "odd or even?",
-    "five": "at least five?",
-    "dark": "how dark, left?",
-    "letter": "next letter: ",
-}
+MODULE_RATE, GATE_RATE = 2e-3, 1e-3
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Images `[n, 4, 16]` or None, question bytes `[n, L]` and answer bytes `[n]` of one task."""
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Optimiser steps of the base, of a module and of its vectors."""
 
-    images: Tensor | None
-    text: Tensor
-    answer: Tensor
-
-    def at(self, index: Tensor) -> Examples:
-        """Some of them."""
-        images = None if self.images is None else self.images[index]
-        return Examples(images, self.text[index], self.answer[index])
-
-
-class TinyVLM(nn.Module):
-    """[image tokens; question] -> logits `[B, V]` of the answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            intermediate_size=HIDDEN,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            max_position_embeddings=64,
-        )
-        self.language: Any = LlamaForCausalLM(config)
-        self.projector = nn.Linear(16, WIDTH)
-
-    def forward(self, examples: Examples) -> Tensor:
-        x = self.language.get_input_embeddings()(examples.text)
-        if examples.images is not None:
-            x = torch.cat([self.projector(examples.images), x], dim=1)
-        mask = torch.ones(x.shape[:2], dtype=torch.int64)
-        out = self.language(inputs_embeds=x, attention_mask=mask, use_cache=False)
-        logits: Tensor = out.logits[:, -1]
-        return logits
-
-
-def task_examples(task: str, held_out: bool) -> Examples:
-    """All examples of a task in one part of the images.
-
-    The 26 letters are no sample of anything: the letter task is seen and measured on all of them.
-    """
-    if task == "letter":
-        letters = torch.arange(26)
-        return Examples(None, _asked(task, letters + ord("a")), (letters + 1) % 26 + ord("a"))
-    data = digits(N_TRAIN)
-    images = data.held_out if held_out else data.train
-    labels = data.held_out_labels if held_out else data.train_labels
-    if task == "parity":
-        answer = torch.where(labels % 2 == 0, ord("e"), ord("o"))
-    elif task == "five":
-        answer = torch.where(labels >= 5, ord("y"), ord("n"))
-    elif task == "dark":
-        edges = torch.quantile(_left(data.train), torch.tensor([0.25, 0.5, 0.75]))
-        answer = torch.bucketize(_left(images), edges) + ord("0")
-    else:
-        answer = labels + ord("0")
-    patches = images[:, 0].reshape(-1, 2, 4, 2, 4).transpose(2, 3).reshape(-1, 4, 16)
-    return Examples(patches, _asked(task, None, len(images)), answer)
+    base: int = 2700
+    module: int = 200
+    gate: int = 100
 
 
 def check(context: CheckContext) -> CheckResult:
@@ -135,6 +91,8 @@ def check(context: CheckContext) -> CheckResult:
     found = [runs["all arms", seed] for seed in context.seeds]
     mean = {name: float(np.mean([run[name] for run in found])) for name in found[0]}
     routing = mean["routing, average"]
+    steps = Steps()
+    named = mean["right module at the answer, average"]
     return CheckResult(
         claims=(
             Claim(
@@ -152,59 +110,58 @@ def check(context: CheckContext) -> CheckResult:
         figures=mean,
         seeds=context.seeds,
         text=(
-            f"A VLM of {LAYERS} layers and width {WIDTH} learned to read digits in {BASE_STEPS} "
-            f"steps, then {len(TASKS)} tasks in turn: {MODULE_STEPS} steps of a rank-{RANK} module "
-            f"and {GATE_STEPS} of its vectors each, top-{K} with a null target; accuracies on held-"
-            "out images (on all 26 letters) after the last task, mean over "
-            f"{len(context.seeds)} seeds"
+            f"A VLM of {LAYERS} layers and width {WIDTH} learned to read digits and letters, "
+            f"{1 + len(GENERAL)} questions in {steps.base} steps, then {len(TASKS)} tasks in turn: "
+            f"{steps.module} steps of a rank-{RANK} module and {steps.gate} of its vectors each, "
+            f"top-{K} with a null target; accuracies on held-out images (on all 26 letters) after "
+            f"the last task, mean over {len(context.seeds)} seeds. At the answering position the "
+            f"right module comes first at {named:.0%} of the layers, where the nearest mean "
+            f"activation of the base would name the task of "
+            f"{mean['told apart by the base, average']:.0%} of the questions."
         ),
     )
 
 
-def trial(arm: str, seed: int) -> dict[str, float]:
+def trial(arm: str, seed: int, steps: Steps | None = None) -> dict[str, float]:
     """Accuracy of every arm on every task, after the last task, of one seed."""
     from wye.adapter.vlm_dynamic_routing import DynamicRouting
 
+    steps = steps or Steps()
     base = TinyVLM()
     generator = torch.Generator().manual_seed(seed)
-    _train_base(base, generator)
-    figures = {"untouched base, digit": accuracy(base, BASE)}
+    train_base(base, steps.base, generator)
+    figures = {f"untouched base, {task}": accuracy(base, task) for task in (BASE, *GENERAL)}
 
     vlm = copy.deepcopy(base)
     routed = DynamicRouting(vlm.language, k=K)
     for task in TASKS:
-        _learn(routed, vlm, task, [task], MODULE_STEPS, GATE_STEPS, generator)
+        _fit(routed, vlm, task, [task], steps.module, generator)
+        loss = batches_of(vlm, [task], generator)
+        routed.train_gate(task, loss, steps=steps.gate, rate=GATE_RATE)
     ways: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
         "routing": lambda task: nullcontext(),
-        "routing without null": lambda task: _no_null(routed),
+        "routing without null": lambda task: _routing(routed, null=False),
+        "routing to one": lambda task: _routing(routed, k=1),
+        "routing, weights sum to 1": lambda task: _routing(routed, renormalise=True),
         "oracle": lambda task: routed.without() if task == BASE else routed.alone(task),
         "uniform": lambda task: routed.mixed(),
     }
     for name, way in ways.items():
         figures |= _measured(name, vlm, way)
-    figures |= _null_shares(routed, vlm)
+    figures |= _choices(routed, vlm)
+    figures |= _told_apart(routed, vlm)
 
-    steps = MODULE_STEPS + GATE_STEPS
+    every = steps.module + steps.gate
     vlm = copy.deepcopy(base)
     one = DynamicRouting(vlm.language)
-    one.add("one", _config(vlm))
     for task in TASKS:
-        _fit(one, vlm, "one", [task], steps, generator)
+        _fit(one, vlm, "one", [task], every, generator)
     figures |= _measured("sequential", vlm, lambda task: one.alone("one"))
 
     vlm = copy.deepcopy(base)
-    every = DynamicRouting(vlm.language)
-    every.add("every", _config(vlm))
-    _fit(every, vlm, "every", TASKS, steps * len(TASKS), generator)
-    return figures | _measured("multi-task", vlm, lambda task: every.alone("every"))
-
-
-@torch.no_grad()
-def accuracy(vlm: TinyVLM, task: str) -> float:
-    """Share of held-out questions answered with the right byte of all bytes."""
-    examples = task_examples(task, held_out=True)
-    vlm.eval()
-    return float((vlm(examples).argmax(dim=-1) == examples.answer).float().mean())
+    all_tasks = DynamicRouting(vlm.language)
+    _fit(all_tasks, vlm, "every", TASKS, every * len(TASKS), generator)
+    return figures | _measured("multi-task", vlm, lambda task: all_tasks.alone("every"))
 
 
 def _measured(
@@ -213,54 +170,98 @@ def _measured(
     found = {}
     for task in (BASE, *TASKS):
         with way(task):
-            found[f"{arm}, {task}"] = accuracy(vlm, task)
-    return {f"{arm}, average": float(np.mean(list(found.values()))), **found}
+            found[task] = accuracy(vlm, task)
+    return _averaged(arm, found)
 
 
-def _null_shares(routed: DynamicRouting, vlm: TinyVLM) -> dict[str, float]:
-    """Mean over layers of the weight that goes to no module, on questions of each task."""
-    shares = {}
-    for task in (BASE, *TASKS):
+def _averaged(label: str, found: dict[str, float]) -> dict[str, float]:
+    each = {f"{label}, {task}": value for task, value in found.items()}
+    return {f"{label}, average": float(np.mean(list(found.values()))), **each}
+
+
+def _choices(routed: DynamicRouting, vlm: TinyVLM) -> dict[str, float]:
+    """Weight that goes to no module, and how often the right target comes first, over layers.
+
+    The right target of the base skill is the null.
+    """
+    nulls, at_answer, in_question = {}, {}, {}
+    for number, task in enumerate((*TASKS, BASE)):
+        examples = task_examples(task, held_out=True)
         accuracy(vlm, task)
-        shares[f"null share, {task}"] = float(np.mean(list(routed.null_share().values())))
-    return shares
+        nulls[task] = float(np.mean(list(routed.null_share().values())))
+        # The pairs of a token stand together, the one of largest weight first.
+        first = torch.stack(
+            [plan.target.view(plan.n_sources, -1)[:, 0] for plan in routed.trace.values()]
+        )
+        right = (first == number).float().view(len(first), len(examples.answer), -1)
+        at_answer[task] = float(right[:, :, -1].mean())
+        in_question[task] = float(right[:, :, examples.n_images :].mean())
+    return (
+        _averaged("null share", nulls)
+        | _averaged("right module at the answer", at_answer)
+        | _averaged("right module in the question", in_question)
+    )
+
+
+def _told_apart(routed: DynamicRouting, vlm: TinyVLM) -> dict[str, float]:
+    """Share of held-out questions whose task the nearest mean activation of the base names.
+
+    At the answering position, standardised as in the scores, mean over the adapted layers; the
+    means are those of training questions.
+    """
+    from wye.adapter.routed_linear import standardised
+
+    tasks = (BASE, *TASKS)
+    seen, new = (
+        {task: _activations(routed, vlm, task, held_out) for task in tasks}
+        for held_out in (False, True)
+    )
+    found = {}
+    for number, task in enumerate(tasks):
+        named = []
+        for place, u in new[task].items():
+            means = torch.stack([standardised(seen[t][place]).mean(dim=0) for t in tasks])
+            nearest = torch.cdist(standardised(u), means).argmin(dim=1)
+            named.append(float((nearest == number).float().mean()))
+        found[task] = float(np.mean(named))
+    return _averaged("told apart by the base", found)
+
+
+@torch.no_grad()
+def _activations(
+    routed: DynamicRouting, vlm: TinyVLM, task: str, held_out: bool
+) -> dict[str, Tensor]:
+    """What every adapted layer of the base reads at the answering position, `[B, n]`."""
+    from wye.adapter.lora_modules import lora_layers
+
+    found: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda module, given, place=place: found.__setitem__(place, given[0][:, -1])
+        )
+        for place, layer in lora_layers(routed.inner).items()
+    ]
+    try:
+        with routed.without():
+            vlm.eval()(task_examples(task, held_out))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 @contextmanager
-def _no_null(routed: DynamicRouting) -> Iterator[None]:
-    routed.routing.null = False
+def _routing(
+    routed: DynamicRouting, *, k: int = K, null: bool = True, renormalise: bool = False
+) -> Iterator[None]:
+    """Another rule of choice inside."""
+    rule = routed.routing
+    before = rule.k, rule.null, rule.renormalise
+    rule.k, rule.null, rule.renormalise = k, null, renormalise
     try:
         yield
     finally:
-        routed.routing.null = True
-
-
-def _train_base(vlm: TinyVLM, generator: Generator) -> None:
-    examples = task_examples(BASE, held_out=False)
-    optimiser = torch.optim.AdamW(vlm.parameters(), lr=BASE_RATE)
-    vlm.train()
-    for _ in range(BASE_STEPS):
-        loss = _loss(vlm, examples, generator)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(vlm.parameters(), 1.0)
-        optimiser.step()
-    vlm.requires_grad_(False)
-
-
-def _learn(
-    routed: DynamicRouting,
-    vlm: TinyVLM,
-    name: str,
-    tasks: Sequence[str],
-    module_steps: int,
-    gate_steps: int,
-    generator: Generator,
-) -> None:
-    routed.add(name, _config(vlm))
-    _fit(routed, vlm, name, tasks, module_steps, generator)
-    loss = _loss_of(vlm, tasks, generator)
-    routed.train_gate(name, loss, steps=gate_steps, rate=GATE_RATE)
+        rule.k, rule.null, rule.renormalise = before
 
 
 def _fit(
@@ -271,35 +272,10 @@ def _fit(
     steps: int,
     generator: Generator,
 ) -> None:
-    loss = _loss_of(vlm, tasks, generator)
-    routed.train_module(name, loss, steps=steps, rate=MODULE_RATE)
-
-
-def _loss_of(vlm: TinyVLM, tasks: Sequence[str], generator: Generator) -> Callable[[int], Tensor]:
-    """Batches of the tasks in turn."""
-    parts = [task_examples(task, held_out=False) for task in tasks]
-    return lambda step: _loss(vlm, parts[step % len(parts)], generator)
-
-
-def _loss(vlm: TinyVLM, examples: Examples, generator: Generator) -> Tensor:
-    index = torch.randint(len(examples.answer), (BATCH,), generator=generator)
-    some = examples.at(index)
-    return F.cross_entropy(vlm(some), some.answer)
-
-
-def _config(vlm: TinyVLM) -> Any:
     from wye.adapter.lora_modules import layer_config
 
-    return layer_config(vlm.language, range(LAYERS), rank=RANK, alpha=2 * RANK)
-
-
-def _asked(task: str, last: Tensor | None, n: int = 0) -> Tensor:
-    question = torch.tensor(list(_QUESTIONS[task].encode()))
-    if last is None:
-        return question.expand(n, -1)
-    return torch.cat([question.expand(len(last), -1), last[:, None]], dim=1)
-
-
-def _left(images: Tensor) -> Tensor:
-    """Mean ink of the left half, `[n]`."""
-    return images[:, 0, :, :4].mean(dim=(1, 2))
+    if name not in routed.modules_present:
+        config = layer_config(vlm.language, range(LAYERS), rank=RANK, alpha=2 * RANK)
+        routed.add(name, config)
+    loss = batches_of(vlm, tasks, generator)
+    routed.train_module(name, loss, steps=steps, rate=MODULE_RATE)
