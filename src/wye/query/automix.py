@@ -28,13 +28,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
 from wye.query.chat_models.base import ChatModel, Generation
+from wye.query.stored_system import StoredSystem
 
 MetaVerifier = Literal["threshold", "double threshold", "greedy", "pomdp"]
 SMOOTHING = 2.0
@@ -274,7 +275,7 @@ def pomdp_tables(shares: FloatArray, rewards: int = REWARDS) -> NDArray[np.bool_
     return np.unique(reward * needy > price, axis=0)
 
 
-class AutoMix:
+class AutoMix(StoredSystem):
     """Self-verification and the meta-verifier that lifts most.
 
     Args:
@@ -311,7 +312,7 @@ class AutoMix:
         self.k = k
         self.temperature = temperature
         self.meta_verifiers = tuple(meta_verifiers)
-        self.cost_range = cost_range
+        self.cost_range = None if cost_range is None else (cost_range[0], cost_range[1])
         self.seed = seed
 
     def fit(self, outcomes: TwoModelOutcomes) -> Self:
@@ -361,8 +362,7 @@ class AutoMix:
         Raises:
             NotFittedError: before `fit`.
         """
-        if not hasattr(self, "table_"):
-            raise NotFittedError("AutoMix is not fitted; call fit first")
+        self._require_fitted()
         return np.asarray(self.table_[self._bins(value)], np.bool_)
 
     def answer(
@@ -388,6 +388,24 @@ class AutoMix:
         )
         escalates = bool(self.escalate(np.array([found.value]))[0])
         return (large.generate(messages) if escalates else first), found
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The table that won.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        return {"table": self.table_}, {"meta_verifier": self.meta_verifier_, "lift": self.lift_}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        self.table_ = arrays["table"]
+        self.meta_verifier_, self.lift_ = values["meta_verifier"], values["lift"]
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "table_"):
+            raise NotFittedError("AutoMix is not fitted; call fit first")
 
     def _within_range(self, cost: float) -> bool:
         return self.cost_range is None or self.cost_range[0] <= cost <= self.cost_range[1]

@@ -18,16 +18,20 @@ Shape letters: Q queries, M models, X observed figures.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wye.embed import Embedder
 from wye.query.base import FloatArray, NotFittedError, RouterError
 from wye.query.chat_models.base import ChatModel, Generation
 from wye.query.learning.answer_scorer import AnswerScorer
 from wye.query.learning.chain_search import Chain, ChainOutcome, run_chain, search_chain
+from wye.query.learning.named_arrays import prefixed, under
+from wye.query.stored_system import StoredSystem
 
 Observe = Callable[[Generation], Sequence[float]]
 
@@ -49,7 +53,7 @@ class FrugalAnswer:
     cost_usd: float
 
 
-class FrugalGPT:
+class FrugalGPT(StoredSystem):
     """A cascade of models with learned scorers and thresholds.
 
     Args:
@@ -72,6 +76,8 @@ class FrugalGPT:
     Raises:
         RouterError: a parameter out of range.
     """
+
+    not_stored: ClassVar[tuple[str, ...]] = ("observe",)
 
     def __init__(
         self,
@@ -131,7 +137,7 @@ class FrugalGPT:
         self.models_ = tuple(models)
         self.scorers_: list[AnswerScorer] = []
         for m in range(shape[1]):
-            scorer = AnswerScorer(embedder=self.embedder, hidden=self.hidden, seed=self.seed)
+            scorer = self._fresh_scorer()
             score[:, m] = scorer.fit_out_of_fold(
                 questions,
                 [row[m] for row in answers],
@@ -226,3 +232,56 @@ class FrugalGPT:
             if 1.0 - scores[name] < self.chain_.thresholds[stage]:
                 break
         return FrugalAnswer(made.text, name, scores, cost)
+
+    @classmethod
+    def load(cls, directory: str | Path, *, observe: Observe | None = None) -> Self:
+        """Read what `save` wrote to `directory`.
+
+        Args:
+            directory: the folder.
+            observe: as it was given before; a function is not stored.
+
+        Raises:
+            RouterError: as `StoredSystem.load`, or the scorers were learned with another embedder.
+        """
+        return cls._loaded(directory, observe=observe)
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The chain, and the scorers where they were learned.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        if not hasattr(self, "chain_"):
+            raise NotFittedError("FrugalGPT has no chain; call fit or fit_chain first")
+        arrays: dict[str, NDArray[Any]] = {}
+        scorers: list[dict[str, Any]] = []
+        if hasattr(self, "scorers_"):
+            arrays["training_score"] = self.training_score_
+            for m, scorer in enumerate(self.scorers_):
+                held, told = scorer.get_state()
+                arrays |= prefixed(f"scorer{m}/", held)
+                scorers.append(told)
+        values = {"models": list(self.models_), "chain": asdict(self.chain_), "scorers": scorers}
+        return arrays, values
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RouterError: the scorers were learned with another embedder.
+        """
+        self.models_ = tuple(values["models"])
+        chain = values["chain"]
+        self.chain_ = Chain(tuple(chain["stages"]), tuple(chain["thresholds"]))
+        if not values["scorers"]:
+            return
+        self.training_score_ = arrays["training_score"]
+        self.scorers_ = []
+        for m, told in enumerate(values["scorers"]):
+            scorer = self._fresh_scorer()
+            scorer.set_state(under(f"scorer{m}/", arrays), told)
+            self.scorers_.append(scorer)
+
+    def _fresh_scorer(self) -> AnswerScorer:
+        return AnswerScorer(embedder=self.embedder, hidden=self.hidden, seed=self.seed)

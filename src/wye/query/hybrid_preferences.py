@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.query.base import BoolArray, FloatArray, RouterError
+from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
 from wye.query.learning.preference_features import InstanceFeatures
 from wye.query.learning.set_outcome import Kind, Regressor, SetOutcome, shares_of
+from wye.query.stored_system import StoredSystem
 
 if TYPE_CHECKING:
     from wye.core import Plan
@@ -46,7 +47,7 @@ EPSILON = {"linear": 1e-4, "quadratic": 1e-5}
 Strategy = Literal["topk", "simulated", "optimal_pos", "optimal_grad"]
 
 
-class AnnotatorRouter:
+class AnnotatorRouter(StoredSystem):
     """Sends the instances to a human from which the end metric gains most.
 
     Args:
@@ -205,6 +206,23 @@ class AnnotatorRouter:
             n_targets=2,
         )
 
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The fitted form and its features.
+
+        Raises:
+            NotFittedError: before `fit`.
+            RouterError: the outcome is a regressor from elsewhere.
+        """
+        self._require_fitted()
+        arrays, values = self.outcome_.get_state()
+        return arrays, {"outcome": values, "features": list(self.names_)}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        self.outcome_ = SetOutcome(self.outcome)
+        self.outcome_.set_state(arrays, values["outcome"])
+        self.names_ = tuple(values["features"])
+
     def _simulated(self, active: BoolArray, most: int | None) -> list[int]:
         generator = np.random.default_rng(self.seed)
         n = len(active)
@@ -219,9 +237,12 @@ class AnnotatorRouter:
             return self.epsilon
         return EPSILON.get(self.outcome, 1e-5) if isinstance(self.outcome, str) else 1e-5
 
-    def _check(self, features: InstanceFeatures) -> None:
+    def _require_fitted(self) -> None:
         if not hasattr(self, "outcome_"):
-            raise RouterError("the router is not fitted; call fit(features, runs) first")
+            raise NotFittedError("the router is not fitted; call fit(features, runs) first")
+
+    def _check(self, features: InstanceFeatures) -> None:
+        self._require_fitted()
         if features.names != self.names_:
             odd = sorted(set(features.names) ^ set(self.names_))
             raise RouterError(f"the features differ from those of the runs: {odd[:6]}")

@@ -19,10 +19,11 @@ hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ from wye.query.base import FloatArray, NotFittedError, RouterError
 from wye.query.chat_models.base import ChatModel, Generation
 from wye.query.learning.features import text_features
 from wye.query.learning.heads import require_torch, train_head
+from wye.query.learning.named_arrays import prefixed, restored_embedder, under
+from wye.query.stored_system import StoredSystem
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -50,7 +53,7 @@ class _Answers:
     figures: Floats32
 
 
-class PairRanker:
+class PairRanker(StoredSystem):
     """Rank the answers to a question by comparing them in pairs.
 
     Args:
@@ -138,8 +141,7 @@ class PairRanker:
             NotFittedError: before `fit`.
             RouterError: shapes do not fit.
         """
-        if not hasattr(self, "network_"):
-            raise NotFittedError("the pair ranker is not fitted; call fit first")
+        self._require_fitted()
         read = self._read(questions, answers, self._raw(answers, observed))
         n_queries, n_answers = read.answer.shape[:2]
         found = np.zeros((n_queries, n_answers, n_answers))
@@ -159,6 +161,33 @@ class PairRanker:
     ) -> IntArray:
         """`[Q, K]` places of the answers, the best first (`rank_by_wins` of `compare`)."""
         return rank_by_wins(self.compare(questions, answers, observed))
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The network, and what puts figures on its scale.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        arrays = {"centre": self.centre_, "spread": self.spread_}
+        arrays |= prefixed("embedder/", self.embedder_.get_state())
+        return arrays | prefixed("network/", self.network_), {"embedder": self.embedder_.name}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RouterError: the ranker was learned with another embedder.
+        """
+        self.embedder_ = restored_embedder(
+            self.embedder, values["embedder"], under("embedder/", arrays)
+        )
+        self.centre_, self.spread_ = arrays["centre"], arrays["spread"]
+        self.network_ = under("network/", arrays)
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "network_"):
+            raise NotFittedError("the pair ranker is not fitted; call fit first")
 
     def _raw(self, answers: Sequence[Sequence[str]], observed: FloatArray | None) -> FloatArray:
         widths = {len(row) for row in answers}
@@ -284,7 +313,7 @@ class Blend:
     text: str
 
 
-class LLMBlender:
+class LLMBlender(StoredSystem):
     """Rank the answers to a question and fuse the first of them.
 
     Args:
@@ -292,6 +321,8 @@ class LLMBlender:
         fuser: who writes the fused answer; None takes the answer ranked first.
         top: answers that are fused.
     """
+
+    not_stored: ClassVar[tuple[str, ...]] = ("fuser",)
 
     def __init__(self, ranker: PairRanker, fuser: ChatModel | None = None, *, top: int = 3) -> None:
         if top < 1:
@@ -313,6 +344,43 @@ class LLMBlender:
         content = fusion_prompt(question, [answers[i] for i in order[: self.top]])
         made = self.fuser.generate([{"role": "user", "content": content}], max_tokens=max_tokens)
         return Blend(order, made, made.text)
+
+    @classmethod
+    def load(cls, directory: str | Path, *, fuser: ChatModel | None = None) -> Self:
+        """Read what `save` wrote to `directory`.
+
+        Args:
+            directory: the folder.
+            fuser: who writes the fused answer; a model is not stored.
+
+        Raises:
+            RouterError: as `StoredSystem.load`, or the ranker was learned with another embedder.
+        """
+        return cls._loaded(directory, fuser=fuser)
+
+    def get_params(self) -> dict[str, Any]:
+        """Those of the ranker, and how many answers are fused."""
+        return super().get_params() | {"ranker": self.ranker.get_params()}
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What the ranker learned.
+
+        Raises:
+            NotFittedError: the ranker is not fitted.
+        """
+        return self.ranker.get_state()
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RouterError: the ranker was learned with another embedder.
+        """
+        self.ranker.set_state(arrays, values)
+
+    @classmethod
+    def _built(cls, params: dict[str, Any]) -> Self:
+        return cls(**{**params, "ranker": PairRanker(**params["ranker"])})
 
 
 def _pairs_that_differ(quality: FloatArray) -> tuple[IntArray, IntArray, IntArray]:

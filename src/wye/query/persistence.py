@@ -1,7 +1,9 @@
-"""Routers on disk: `router.json` and one safetensors file. No pickle, so loading runs no code.
+"""What was learned, on disk: `router.json` and one safetensors file. No pickle, so loading runs no
+code.
 
 `router.json` names the arrays file by its digest and is replaced last, in one step: a reader sees
-the old router or the new one, never a mixture, whenever the writer dies.
+the old state or the new one, never a mixture, whenever the writer dies. Routers of the registry are
+written here; systems outside of it by `wye.query.stored_system.StoredSystem`, in the same form.
 """
 
 from __future__ import annotations
@@ -9,16 +11,19 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wye.embed import Embedder
 from wye.query.base import QueryRouter, RouterError
 
 FORMAT = "wye.query.router"
+SYSTEM_FORMAT = "wye.query.system"
 VERSION = 1
 MANIFEST = "router.json"
 
@@ -34,34 +39,14 @@ def save_router(router: QueryRouter, directory: str | Path) -> Path:
         NotFittedError: the router has learned nothing.
         RouterError: the folder holds other things, or a parameter cannot be written as JSON.
     """
-    from safetensors.numpy import save
-
     arrays, values = router.get_state()
-    folder = Path(directory)
-    _check_target(folder)
-    blob = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    digest = sha256(blob).hexdigest()
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
+    told = {
         "router": router.name,
-        "params": {k: _plain(router, k, v) for k, v in router.get_params().items()},
+        "params": plain_params(f"router {router.name!r}", router.get_params()),
         "models": list(router.models_),
         "values": values,
-        "arrays": f"arrays-{digest[:16]}.safetensors",
-        "sha256": digest,
     }
-    try:
-        text = json.dumps(manifest, indent=2, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RouterError(f"the state of router {router.name!r} is not JSON: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / str(manifest["arrays"]), blob)
-    _write(folder / MANIFEST, text.encode())
-    for stale in folder.glob("arrays-*.safetensors"):
-        if stale.name != manifest["arrays"]:
-            stale.unlink(missing_ok=True)
-    return folder
+    return write_folder(directory, FORMAT, told, arrays)
 
 
 def load_router(directory: str | Path) -> QueryRouter:
@@ -71,13 +56,83 @@ def load_router(directory: str | Path) -> QueryRouter:
         RouterError: there is no router, it was written by a newer version, its files are damaged,
             or it is of a kind that is not installed.
     """
+    from wye.query.registry import get_router
+
+    told, arrays = read_folder(directory, FORMAT, {"router": str, "models": list})
+    router = get_router(told["router"], **told["params"])
+    router.models_ = tuple(told["models"])
+    try:
+        router.set_state(arrays, told["values"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise RouterError(
+            f"{directory} does not hold what a router {told['router']!r} needs: {error!r}"
+        ) from error
+    return router
+
+
+def write_folder(
+    directory: str | Path,
+    written_as: str,
+    told: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> Path:
+    """Write a state to `directory`, whole or not at all; returns the directory.
+
+    Args:
+        directory: a folder that does not exist, is empty, or holds a state, which is replaced.
+        written_as: `FORMAT` or `SYSTEM_FORMAT`.
+        told: what the manifest says beside; JSON, with `params` and `values`.
+        arrays: what was learned.
+
+    Raises:
+        RouterError: the folder holds other things, or `told` is no JSON.
+    """
+    from safetensors.numpy import save
+
+    folder = Path(directory)
+    _check_target(folder)
+    blob = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    digest = sha256(blob).hexdigest()
+    manifest = {
+        "format": written_as,
+        "version": VERSION,
+        **told,
+        "arrays": f"arrays-{digest[:16]}.safetensors",
+        "sha256": digest,
+    }
+    try:
+        text = json.dumps(manifest, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        named = told.get("router", told.get("system"))
+        raise RouterError(f"the state of {named!r} is not JSON: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / str(manifest["arrays"]), blob)
+    write_whole(folder / MANIFEST, text.encode())
+    for stale in folder.glob("arrays-*.safetensors"):
+        if stale.name != manifest["arrays"]:
+            stale.unlink(missing_ok=True)
+    return folder
+
+
+def read_folder(
+    directory: str | Path, written_as: str, expected: Mapping[str, type]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The manifest and the arrays that `write_folder` wrote to `directory`.
+
+    Args:
+        directory: the folder.
+        written_as: `FORMAT` or `SYSTEM_FORMAT`.
+        expected: types of what the manifest must say beside `params` and `values`.
+
+    Raises:
+        RouterError: there is nothing, something of another format, something written by a newer
+            version, or its files are damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    from wye.query.registry import get_router
-
     folder = Path(directory)
-    manifest = _read_manifest(folder)
+    manifest = _read_manifest(folder, written_as, expected)
     path = folder / str(manifest["arrays"])
     try:
         blob = path.read_bytes()
@@ -86,37 +141,46 @@ def load_router(directory: str | Path) -> QueryRouter:
     if sha256(blob).hexdigest() != manifest["sha256"]:
         raise RouterError(f"{path} is damaged: its digest is not the one in {MANIFEST}")
     try:
-        arrays = load(blob)
+        return manifest, load(blob)
     except SafetensorError as error:
         raise RouterError(f"{path} is no safetensors file: {error}") from error
-    router = get_router(manifest["router"], **manifest["params"])
-    router.models_ = tuple(manifest["models"])
-    try:
-        router.set_state(arrays, manifest["values"])
-    except (KeyError, IndexError, TypeError) as error:
-        raise RouterError(
-            f"{folder} does not hold what a router {manifest['router']!r} needs: {error!r}"
-        ) from error
-    return router
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def plain_params(owner: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor's parameters as JSON values; an embedder is written as its spec.
+
+    Raises:
+        RouterError: a parameter of `owner` cannot be written as JSON.
+    """
+    return {name: _plain(owner, name, value) for name, value in params.items()}
+
+
+def _read_manifest(folder: Path, written_as: str, more: Mapping[str, type]) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
-        raise RouterError(f"{folder} holds no router: {MANIFEST} is missing; `wye train` makes one")
+        maker = "`wye train` makes one" if written_as == FORMAT else "`save` makes one"
+        raise RouterError(f"{folder} holds no router: {MANIFEST} is missing; {maker}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RouterError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RouterError(f"{path} was not written by wye: it has no format {FORMAT!r}")
+    manifest: dict[str, Any] = held if isinstance(held, dict) else {}
+    found = manifest.get("format")
+    if found not in (FORMAT, SYSTEM_FORMAT):
+        raise RouterError(f"{path} was not written by wye: it has no format {written_as!r}")
+    if found != written_as:
+        reader = (
+            f"a router {manifest.get('router')!r}; read it with wye.load"
+            if found == FORMAT
+            else f"{manifest.get('system')!r}; read it with {manifest.get('system')}.load"
+        )
+        raise RouterError(f"{folder} holds {reader}")
     version = manifest.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise RouterError(
             f"{path} has format version {version!r}, this wye reads up to {VERSION}; upgrade wye"
         )
-    expected = {"router": str, "params": dict, "models": list, "values": dict}
-    expected |= {"arrays": str, "sha256": str}
+    expected = {"params": dict, "values": dict, "arrays": str, "sha256": str, **more}
     for key, kind in expected.items():
         if not isinstance(manifest.get(key), kind):
             raise RouterError(f"{path} is damaged: {key} is {manifest.get(key)!r}")
@@ -134,23 +198,25 @@ def _check_target(folder: Path) -> None:
         )
 
 
-def _plain(router: QueryRouter, name: str, value: Any) -> Any:
+def _plain(owner: str, name: str, value: Any) -> Any:
     if isinstance(value, Embedder):
         return value.spec
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(owner, f"{name}.{k}", v) for k, v in value.items()}
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RouterError(
-            f"parameter {name}={value!r} of router {router.name!r} cannot be written as JSON"
+            f"parameter {name}={value!r} of {owner} cannot be written as JSON"
         ) from error
     return value
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to a file beside `path`, flush it to disk, and move it into place."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -12,8 +12,8 @@ Shape letters: N answers, D embedding width, X observed figures, F hidden width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,7 @@ from wye.embed import Embedder, get_embedder
 from wye.query.base import FloatArray, NotFittedError, RouterError
 from wye.query.learning.estimator import folds
 from wye.query.learning.features import text_features
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from wye.query.learning.named_arrays import prefixed, restored_embedder, under
 
 STRENGTHS = (0.01, 0.1, 1.0)
 CHOOSING_ANSWERS = 2000
@@ -147,8 +145,7 @@ class AnswerScorer:
             NotFittedError: before `fit`.
             RouterError: lengths differ, or `observed` is not as in training.
         """
-        if not hasattr(self, "head_"):
-            raise NotFittedError("the answer scorer is not fitted; call fit first")
+        self._require_fitted()
         if not len(questions):
             return np.zeros(0)
         raw = self._raw(questions, answers, observed)
@@ -156,6 +153,35 @@ class AnswerScorer:
             extra = raw.shape[1] - len(self.centre_)
             raise RouterError(f"observed has {extra:+d} columns against training; give the same")
         return self.head_(self._columns(questions, answers, raw))
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned: arrays and JSON-serialisable values.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        arrays = {"centre": self.centre_, "spread": self.spread_}
+        arrays |= prefixed("embedder/", self.embedder_.get_state())
+        arrays |= prefixed("head/", self.head_.get_state())
+        return arrays, {"embedder": self.embedder_.name, "strength": self.strength_}
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RouterError: the scorer was learned with another embedder.
+        """
+        self.embedder_ = restored_embedder(
+            self.embedder, values["embedder"], under("embedder/", arrays)
+        )
+        self.centre_, self.spread_ = arrays["centre"], arrays["spread"]
+        self.strength_ = values["strength"]
+        self.head_ = _restored_head(under("head/", arrays))
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "head_"):
+            raise NotFittedError("the answer scorer is not fitted; call fit first")
 
     def _raw(
         self, questions: Sequence[str], answers: Sequence[str], observed: FloatArray | None
@@ -196,7 +222,7 @@ class AnswerScorer:
 
     def _head(
         self, x: NDArray[np.float32], right: FloatArray, strength: float
-    ) -> Callable[[NDArray[np.float32]], FloatArray]:
+    ) -> _Layers | _Constant:
         if len(np.unique(right)) < 2:
             return _Constant(float(np.clip(right.mean(), 1e-3, 1 - 1e-3)))
         if len(x) > self.most_answers:
@@ -216,6 +242,9 @@ class _Constant:
     def __call__(self, x: NDArray[np.float32]) -> FloatArray:
         return np.full(len(x), self.level)
 
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        return {"level": np.array([self.level])}
+
 
 class _Layers:
     """Rectified layers and a logistic output."""
@@ -229,6 +258,19 @@ class _Layers:
             x = np.maximum(x @ inner + shift, 0.0)
         z = np.clip((x @ weight + bias)[:, 0].astype(np.float64), -30.0, 30.0)
         return np.asarray(1.0 / (1.0 + np.exp(-z)), np.float64)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {}
+        for n, (weight, bias) in enumerate(self.layers):
+            arrays |= {f"weight{n}": weight, f"bias{n}": bias}
+        return arrays
+
+
+def _restored_head(arrays: Mapping[str, NDArray[Any]]) -> _Layers | _Constant:
+    if "level" in arrays:
+        return _Constant(float(arrays["level"][0]))
+    count = len(arrays) // 2
+    return _Layers([(arrays[f"weight{n}"], arrays[f"bias{n}"]) for n in range(count)])
 
 
 def _logistic(x: NDArray[np.float32], right: FloatArray, strength: float) -> _Layers:

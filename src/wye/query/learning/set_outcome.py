@@ -10,7 +10,7 @@ Shape letters: N instances, J features, R sets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -98,8 +98,7 @@ class SetOutcome:
         Raises:
             RouterError: before `fit`, or another number of features.
         """
-        if not hasattr(self, "n_features_"):
-            raise RouterError("the outcome of sets is not learned yet; call fit(runs) first")
+        self._require_fitted()
         x = np.atleast_2d(np.asarray(shares, np.float64))
         if x.shape[1] != self.n_features_:
             raise RouterError(f"{x.shape[1]} features were given, expected {self.n_features_}")
@@ -123,6 +122,34 @@ class SetOutcome:
         base = np.zeros(instances.shape[1]) if reference is None else np.asarray(reference)
         joined = base + instances.astype(np.float64) / size
         return np.asarray(self.predict(joined) - self.predict(base[None])[0], np.float64)
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned: arrays and JSON-serialisable values.
+
+        Raises:
+            RouterError: before `fit`, or the form is a regressor from elsewhere.
+        """
+        self._require_fitted()
+        if not isinstance(self.kind, str):
+            raise RouterError(
+                f"the regressor {self.kind!r} cannot be stored; the forms 'linear' and 'quadratic' "
+                "can"
+            )
+        values = {
+            "n_features": self.n_features_,
+            "intercept": self.intercept_,
+            "penalty": self.penalty_,
+        }
+        return {"coef": self.coef_}, values
+
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        self.n_features_, self.coef_ = values["n_features"], arrays["coef"]
+        self.intercept_, self.penalty_ = values["intercept"], values["penalty"]
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "n_features_"):
+            raise RouterError("the outcome of sets is not learned yet; call fit(runs) first")
 
     def _terms(self, x: FloatArray) -> FloatArray:
         if self.kind == "linear":
