@@ -1,6 +1,6 @@
 """LLM-Blender's ranker: the best of three real answers, found by comparing them in pairs.
 
-Paper: arXiv 2306.02561. Three byte-level solvers of 0.2, 1 and 4 million parameters on five
+Paper: arXiv 2306.02561. Three byte-level solvers of 0.07, 0.2 and 1 million parameters on five
 families of reasoning-gym (`solver_pool`) answer 500 questions to learn from and 500 to measure on.
 The ranker reads the texts of question and answers alone, as published, and, for comparison, the
 log-probabilities of the answers beside them. Baselines in the same run: the solver that was best in

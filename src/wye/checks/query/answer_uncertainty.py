@@ -40,7 +40,7 @@ def check(context: CheckContext) -> CheckResult:
         Claim("ECE U1 isotonic - raw", isotonic - raw, "<=", 0.0),
     )
     text = (
-        "A byte-level solver of 0.2 million parameters on five families of reasoning-gym, 500 "
+        "A byte-level solver of 0.07 million parameters on five families of reasoning-gym, 500 "
         "questions to learn scores from and 500 to measure on; 5 samples at temperature 0.7."
     )
     return CheckResult(claims, figures, seeds, text)

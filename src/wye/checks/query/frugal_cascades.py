@@ -1,6 +1,6 @@
 """FrugalGPT and AutoMix with real answers, real scores and real self-verification.
 
-Papers: arXiv 2305.05176 (FrugalGPT), arXiv 2310.12963 (AutoMix). Byte-level solvers of 0.2 and 4
+Papers: arXiv 2305.05176 (FrugalGPT), arXiv 2310.12963 (AutoMix). Byte-level solvers of 0.07 and 1
 million parameters on five families of reasoning-gym (`solver_pool`), an answer at the cost of the
 solver's parameters; 500 questions to learn from, 500 to measure on.
 

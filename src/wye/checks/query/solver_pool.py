@@ -1,8 +1,10 @@
 """A pool of three solvers of rising size, and what they really answered.
 
-Byte-level transformers of 0.2, 1 and 4 million parameters (`wye.checks.query.solvers`), trained 30,
-60 and 110 seconds' worth of steps on five families of reasoning-gym. An answer costs as many USD as
-its model has million parameters, divided by a thousand.
+Byte-level transformers of 0.07, 0.2 and 1 million parameters (`wye.checks.query.solvers`), trained
+on five families of reasoning-gym: letters and gcd, where the small one is nearly as good as the
+large one, and words backward, short and long, and legs, where size and training tell. Greedy
+accuracy on held-out questions of all five is about 0.37, 0.53 and 0.74. An answer costs as many USD
+as its model has million parameters, divided by a thousand.
 
 Shape letters: Q questions, M solvers, N samples, D width.
 """
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from wye.data import RoutingData
 
 Floats = NDArray[np.float64]
-FAMILIES = ("gcd-easy", "letters-easy", "backward-easy", "legs-easy", "sum-easy")
+FAMILIES = ("gcd-easy", "letters-easy", "backward-easy", "backward-hard", "legs-easy")
 SIZES = {"small": SMALL, "medium": MEDIUM, "large": LARGE}
 QUESTIONS = 500
 SAMPLES = 5

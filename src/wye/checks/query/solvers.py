@@ -22,8 +22,8 @@ a list of pairs for `fit_solver(pairs, SMALL, steps=..., seed=...)`; pairs hold 
 the longest must fit `length`. Solvers of several seeds train side by side under
 `wye.checks.moe.trials.run_trials`.
 
-Steps that SMALL, MEDIUM and LARGE do on prompts of about 20 bytes on one thread of a server of 2023
-are in `Size.steps`: 30, 60 and 110 seconds.
+SMALL, MEDIUM and LARGE have 0.07, 0.21 and 1.02 million parameters. Their usual steps on prompts of
+about 10 bytes take 8, 32 and 111 seconds of one thread of a server of 2023.
 
 Shape letters: L length, D width, T bytes of a reply.
 """
@@ -57,22 +57,24 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Size:
-    """Layers, width D and heads of a solver, and the steps of its usual training.
+    """Layers, width D and heads of a solver, and its usual training.
 
     Attributes:
         n_layers, width, n_heads: of the transformer; feed-forwards are 4 D wide.
         steps: optimiser steps of 16 pairs.
+        rate: the highest learning rate at width 64; divided by the square root of D / 64.
     """
 
     n_layers: int
     width: int
     n_heads: int
     steps: int
+    rate: float = 3e-3
 
 
-SMALL = Size(n_layers=4, width=64, n_heads=4, steps=1200)
-MEDIUM = Size(n_layers=5, width=128, n_heads=4, steps=1100)
-LARGE = Size(n_layers=5, width=256, n_heads=8, steps=700)
+SMALL = Size(n_layers=2, width=48, n_heads=4, steps=600)
+MEDIUM = Size(n_layers=4, width=64, n_heads=4, steps=1400)
+LARGE = Size(n_layers=5, width=128, n_heads=4, steps=2500, rate=1.6e-3)
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def fit_solver(
     steps: int | None = None,
     seed: int = 0,
     batch: int = _BATCH,
-    rate: float = 3e-3,
+    rate: float | None = None,
     length: int = 160,
     start: Solver | None = None,
 ) -> Solver:
@@ -249,7 +251,7 @@ def fit_solver(
         steps: of optimisation; those of the size when None.
         seed: of weights and of the order of pairs.
         batch: pairs of a step.
-        rate: the highest learning rate; divided by the square root of the width over 64.
+        rate: as in `Size`; that of the size when None.
         length: the most bytes that a prompt and its answer take together.
         start: a solver of the same size to train further; its weights are copied.
 
@@ -257,6 +259,7 @@ def fit_solver(
         CheckError: no pairs, or one that is empty or longer than `length`.
     """
     steps = size.steps if steps is None else steps
+    rate = size.rate if rate is None else rate
     if not pairs or steps < 1 or batch < 1:
         raise CheckError(
             f"{len(pairs)} pairs, steps={steps}, batch={batch}; expected at least 1 each"

@@ -1,6 +1,6 @@
 """Speculative decoding: the large model's law exactly, in fewer of its passes.
 
-Paper: arXiv 2211.17192. Byte-level solvers of 0.2 (drafting) and 1 million parameters of
+Paper: arXiv 2211.17192. Byte-level solvers of 0.07 (drafting) and 1 million parameters of
 `solver_pool` write answers at temperature 1 in drafts of four bytes. The law: 2,000 answers to each
 of five questions against the exact probabilities of all answers under the large solver, by
 chi-square; the same draws against the small solver's probabilities, to show that the test tells
@@ -65,7 +65,7 @@ def _trial(
 ) -> dict[str, float]:
     from wye.checks.query.solver_pool import pool_questions, pool_solver
 
-    small, large = pool_solver("small", seed), pool_solver("medium", seed)
+    small, large = pool_solver("small", seed), pool_solver("large", seed)
     _, items = pool_questions(seed)
     generator = np.random.default_rng(seed)
     p_large, p_small = [], []
