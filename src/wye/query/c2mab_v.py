@@ -25,7 +25,8 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ WORTHS = ("any", "sum", "all")
 _LEAST = 1e-3
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class C2MABVRouter(OnlineRouter):
     """Sets of models by optimistic rewards and costs under a budget; see the module.
 
@@ -71,36 +73,13 @@ class C2MABVRouter(OnlineRouter):
 
     name = "c2mab-v"
 
-    def __init__(
-        self,
-        *,
-        size: int = 2,
-        worth: str = "any",
-        budget: float | None = None,
-        max_cost: float | None = None,
-        reward_bonus: float = 0.3,
-        cost_bonus: float = 0.3,
-        delta: float = 0.05,
-        arms: Sequence[str] = (),
-        embedder: Any = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            arms=arms,
-            embedder=embedder,
-            max_references=max_references,
-            max_open=max_open,
-            seed=seed,
-        )
-        self.size = size
-        self.worth = worth
-        self.budget = budget
-        self.max_cost = max_cost
-        self.reward_bonus = reward_bonus
-        self.cost_bonus = cost_bonus
-        self.delta = delta
+    size: int = 2
+    worth: str = "any"
+    budget: float | None = None
+    max_cost: float | None = None
+    reward_bonus: float = 0.3
+    cost_bonus: float = 0.3
+    delta: float = 0.05
 
     def _make_reader(self, embedder: Embedder) -> ContextReader:
         del embedder

@@ -24,6 +24,7 @@ Shape letters: Q queries, M models, D context width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,7 @@ ALGORITHMS = ("linucb", "thompson", "linear-epsilon", "contextual-epsilon", "eps
 RESOURCES = ("cost", "energy", "latency")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GreenServRouter(OnlineRouter):
     """A bandit over models on discrete features of the query; see the module.
 
@@ -85,52 +87,31 @@ class GreenServRouter(OnlineRouter):
 
     name = "greenserv"
 
-    def __init__(
-        self,
-        *,
-        algorithm: str = "linucb",
-        resource: str = "cost",
-        weight: float = 0.5,
-        alpha: float = 0.5,
-        reg: float = 0.05,
-        features: Sequence[str] = FEATURES,
-        tasks: Sequence[str] = (),
-        clusters: int = 3,
-        thresholds: Sequence[float] = (20.0, 30.0),
-        constant: bool = False,
-        resource_range: Sequence[float] | None = None,
-        log_scale: bool = True,
-        per_task_range: bool = False,
-        joules_per_token: Mapping[str, float] | None = None,
-        latency_limit: float | None = None,
-        arms: Sequence[str] = (),
-        embedder: Any = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            arms=arms,
-            embedder=embedder,
-            max_references=max_references,
-            max_open=max_open,
-            seed=seed,
-        )
-        self.algorithm = algorithm
-        self.resource = resource
-        self.weight = weight
-        self.alpha = alpha
-        self.reg = reg
-        self.features = features if isinstance(features, str) else tuple(features)
-        self.tasks = tuple(tasks)
-        self.clusters = clusters
-        self.thresholds = tuple(thresholds)
-        self.constant = constant
-        self.resource_range = None if resource_range is None else tuple(resource_range)
-        self.log_scale = log_scale
-        self.per_task_range = per_task_range
-        self.joules_per_token = None if joules_per_token is None else dict(joules_per_token)
-        self.latency_limit = latency_limit
+    algorithm: str = "linucb"
+    resource: str = "cost"
+    weight: float = 0.5
+    alpha: float = 0.5
+    reg: float = 0.05
+    features: Sequence[str] = FEATURES
+    tasks: Sequence[str] = ()
+    clusters: int = 3
+    thresholds: Sequence[float] = (20.0, 30.0)
+    constant: bool = False
+    resource_range: Sequence[float] | None = None
+    log_scale: bool = True
+    per_task_range: bool = False
+    joules_per_token: Mapping[str, float] | None = None
+    latency_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.features, str):
+            self.features = tuple(self.features)
+        self.tasks, self.thresholds = tuple(self.tasks), tuple(self.thresholds)
+        if self.resource_range is not None:
+            self.resource_range = tuple(self.resource_range)
+        if self.joules_per_token is not None:
+            self.joules_per_token = dict(self.joules_per_token)
 
     def _make_reader(self, embedder: Embedder) -> ContextReader:
         self._check_parameters()

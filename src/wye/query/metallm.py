@@ -17,6 +17,7 @@ Shape letters: M models, D context width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wye.embed import Embedder
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MetaLLMRouter(OnlineRouter):
     """LinUCB on the embedding with reward quality - p cost; see the module.
 
@@ -48,34 +50,12 @@ class MetaLLMRouter(OnlineRouter):
 
     name = "metallm"
 
-    def __init__(
-        self,
-        *,
-        price: float = 0.0,
-        budget: float | None = None,
-        budget_rate: float = 0.02,
-        alpha: float = 0.5,
-        reg: float = 1.0,
-        width: int = 64,
-        arms: Sequence[str] = (),
-        embedder: Any = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            arms=arms,
-            embedder=embedder,
-            max_references=max_references,
-            max_open=max_open,
-            seed=seed,
-        )
-        self.price = price
-        self.budget = budget
-        self.budget_rate = budget_rate
-        self.alpha = alpha
-        self.reg = reg
-        self.width = width
+    price: float = 0.0
+    budget: float | None = None
+    budget_rate: float = 0.02
+    alpha: float = 0.5
+    reg: float = 1.0
+    width: int = 64
 
     def _make_reader(self, embedder: Embedder) -> ContextReader:
         if not (np.isfinite(self.price) and self.price >= 0):

@@ -18,7 +18,8 @@ Shape letters: Q queries, M models, D context width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _MOST_LATE = 30.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MixLLMRouter(OnlineRouter):
     """Quality and cost heads with a LinUCB bonus and a latency penalty; see the module.
 
@@ -55,38 +57,14 @@ class MixLLMRouter(OnlineRouter):
 
     name = "mixllm"
 
-    def __init__(
-        self,
-        *,
-        quality_weight: float = 0.8,
-        alpha: float = 0.5,
-        reg: float = 1.0,
-        satisfied: float = 0.5,
-        latency_weight: float = 0.0,
-        latency_slope: float = 0.1,
-        latency_limit: float = 10.0,
-        width: int = 64,
-        arms: Sequence[str] = (),
-        embedder: Any = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            arms=arms,
-            embedder=embedder,
-            max_references=max_references,
-            max_open=max_open,
-            seed=seed,
-        )
-        self.quality_weight = quality_weight
-        self.alpha = alpha
-        self.reg = reg
-        self.satisfied = satisfied
-        self.latency_weight = latency_weight
-        self.latency_slope = latency_slope
-        self.latency_limit = latency_limit
-        self.width = width
+    quality_weight: float = 0.8
+    alpha: float = 0.5
+    reg: float = 1.0
+    satisfied: float = 0.5
+    latency_weight: float = 0.0
+    latency_slope: float = 0.1
+    latency_limit: float = 10.0
+    width: int = 64
 
     def set_waits(self, seconds: Mapping[str, float]) -> None:
         """Tell how long each model would keep a query waiting at this moment.

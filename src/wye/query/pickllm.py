@@ -17,7 +17,8 @@ Shape letters: Q queries, M models, D context width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ALGORITHMS = ("q-learning", "gradient")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PickLLMRouter(OnlineRouter):
     """Stateless Q-learning or a gradient learning automaton over models; see the module.
 
@@ -48,38 +50,14 @@ class PickLLMRouter(OnlineRouter):
 
     name = "pickllm"
 
-    def __init__(
-        self,
-        *,
-        algorithm: str = "q-learning",
-        quality_weight: float = 1.0,
-        cost_weight: float = 0.0,
-        latency_weight: float = 0.0,
-        rate: float = 0.05,
-        epsilon: float = 1.0,
-        decay: float = 0.98,
-        floor: float = 0.01,
-        arms: Sequence[str] = (),
-        embedder: Any = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            arms=arms,
-            embedder=embedder,
-            max_references=max_references,
-            max_open=max_open,
-            seed=seed,
-        )
-        self.algorithm = algorithm
-        self.quality_weight = quality_weight
-        self.cost_weight = cost_weight
-        self.latency_weight = latency_weight
-        self.rate = rate
-        self.epsilon = epsilon
-        self.decay = decay
-        self.floor = floor
+    algorithm: str = "q-learning"
+    quality_weight: float = 1.0
+    cost_weight: float = 0.0
+    latency_weight: float = 0.0
+    rate: float = 0.05
+    epsilon: float = 1.0
+    decay: float = 0.98
+    floor: float = 0.01
 
     def _make_reader(self, embedder: Embedder) -> ContextReader:
         del embedder

@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -62,6 +63,7 @@ class Queries(NamedTuple):
     read: FloatArray
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class OnlineRouter(QueryRouter):
     """Base of the routers that learn from their own choices.
 
@@ -80,20 +82,14 @@ class OnlineRouter(QueryRouter):
         open_: tickets that wait for their outcome.
     """
 
-    def __init__(
-        self,
-        *,
-        arms: Sequence[str] = (),
-        embedder: str | Embedder = "static",
-        max_references: int = 1024,
-        max_open: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        self.arms = arms if isinstance(arms, str) else tuple(arms)
-        self.embedder = embedder
-        self.max_references = max_references
-        self.max_open = max_open
-        self.seed = seed
+    arms: Sequence[str] = ()
+    embedder: str | Embedder = "static"
+    max_references: int = 1024
+    max_open: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.arms = self.arms if isinstance(self.arms, str) else tuple(self.arms)
 
     # What a system adds.
 
