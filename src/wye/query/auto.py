@@ -27,6 +27,7 @@ from wye.query.learning.active import ChoosingRouter
 from wye.query.learning.categories import CategoryEstimator
 from wye.query.learning.estimator import QualityEstimator
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import prefixed, under
 from wye.query.linear import LinearEstimator
 from wye.query.mlp import MLPEstimator
 from wye.query.words import WordsEstimator
@@ -98,16 +99,13 @@ class AutoRouter(ChoosingRouter):
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What was learned: arrays and JSON-serialisable values."""
         arrays, values = super().get_state()
-        own = self.newcomers_.get_state()
-        return arrays | {f"newcomers/{k}": v for k, v in own.items()}, values
+        return arrays | prefixed("newcomers/", self.newcomers_.get_state()), values
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned."""
         super().set_state(arrays, values)
         self.newcomers_ = FactorisationEstimator()
-        prefix = "newcomers/"
-        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        self.newcomers_.set_state(own)
+        self.newcomers_.set_state(under("newcomers/", arrays))
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         fresh: dict[str, QualityEstimator] = {

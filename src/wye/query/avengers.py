@@ -18,11 +18,10 @@ Shape letters: Q queries, M models, C clusters, D embedding width, N models of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.clusters import cluster_centers, memberships, worthwhile_count
@@ -30,12 +29,13 @@ from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 
 if TYPE_CHECKING:
     from wye.core import Plan
 
 
-class AvengersEstimator(QualityEstimator):
+class AvengersEstimator(KeptArrays, QualityEstimator):
     """Accuracy of each model in each k-means cluster.
 
     Args:
@@ -43,6 +43,8 @@ class AvengersEstimator(QualityEstimator):
         nearest: clusters that judge one query.
         seed: of k-means.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("centers", "accuracy", "accuracy_std", "mean_std")
 
     def __init__(self, *, n_clusters: int = 64, nearest: int = 1, seed: int = 0) -> None:
         self.n_clusters = n_clusters
@@ -64,18 +66,6 @@ class AvengersEstimator(QualityEstimator):
         share = memberships(inputs.vectors, self.centers_, self.nearest)
         variance = share @ self.accuracy_std_**2 + self.mean_std_**2
         return share @ self.accuracy_, np.sqrt(variance)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Centres and accuracies."""
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-
-
-_STATE = ("centers_", "accuracy_", "accuracy_std_", "mean_std_")
 
 
 class AvengersRouter(EmbeddedRouter):

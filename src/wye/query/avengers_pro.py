@@ -35,12 +35,13 @@ from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.score_link import ScoreLink
 
 MOST_NEAREST = 4
 
 
-class AvengersProEstimator(QualityEstimator):
+class AvengersProEstimator(KeptArrays, QualityEstimator):
     """Normalised performance and efficiency of each model in each k-means cluster.
 
     Args:
@@ -49,6 +50,8 @@ class AvengersProEstimator(QualityEstimator):
         nearest: clusters that judge one query, 1 to 4.
         seed: of k-means.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("centers", "score", "accuracy_std", "mean_std")
 
     def __init__(
         self,
@@ -110,17 +113,12 @@ class AvengersProEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Centres, scores, uncertainties, and the map to quality."""
-        link = np.array([self.link_.slope, self.link_.intercept])
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE} | {"link": link}
+        return super().get_state() | self.link_.arrays()
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-        self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
-
-
-_STATE = ("centers_", "score_", "accuracy_std_", "mean_std_")
+        super().set_state(arrays)
+        self.link_ = ScoreLink.from_arrays(arrays)
 
 
 def normalised_performance(accuracy: FloatArray) -> FloatArray:

@@ -13,11 +13,9 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.clusters import cluster_centers, memberships
@@ -31,13 +29,14 @@ from wye.query.learning.estimator import (
 )
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 
 COUNTS = (8, 16, 32, 64)
 SHRINKAGES = (2.0, 8.0, 32.0)
 TUNING_FOLDS = 4
 
 
-class ClusterEstimator(QualityEstimator):
+class ClusterEstimator(KeptArrays, QualityEstimator):
     """Rankings of the models in each k-means cluster.
 
     Args:
@@ -45,6 +44,8 @@ class ClusterEstimator(QualityEstimator):
         nearest: clusters that judge one query.
         seed: of k-means and of the folds.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("centers", "table", "table_std", "mean_std")
 
     def __init__(self, *, n_clusters: int | None = None, nearest: int = 3, seed: int = 0) -> None:
         self.n_clusters = n_clusters
@@ -90,20 +91,6 @@ class ClusterEstimator(QualityEstimator):
             seen[part] = np.nan
             predicted[part] = share[part] @ group_table(owner, seen, means, shrinkage)[0]
         return contrast_error(quality, predicted, means)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Centres and rankings."""
-        return {
-            "centers": self.centers_,
-            "table": self.table_,
-            "table_std": self.table_std_,
-            "mean_std": self.mean_std_,
-        }
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.centers_, self.table_ = arrays["centers"], arrays["table"]
-        self.table_std_, self.mean_std_ = arrays["table_std"], arrays["mean_std"]
 
 
 class ClusterRouter(EmbeddedRouter):

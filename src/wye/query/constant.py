@@ -5,20 +5,21 @@ Routes a query to a model, before an answer exists, on nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 
 
-class ConstantEstimator(QualityEstimator):
+class ConstantEstimator(KeptArrays, QualityEstimator):
     """Each model's mean quality, adjusted for which queries it answered (`model_means`)."""
+
+    kept: ClassVar[tuple[str, ...]] = ("means", "std")
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Learn the means."""
@@ -31,14 +32,6 @@ class ConstantEstimator(QualityEstimator):
         """The means and their standard uncertainty, each `[Q, M]`."""
         shape = (len(inputs), self.means_.size)
         return np.broadcast_to(self.means_, shape).copy(), np.broadcast_to(self.std_, shape).copy()
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """The means and their uncertainty."""
-        return {"means": self.means_, "std": self.std_}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.means_, self.std_ = arrays["means"], arrays["std"]
 
 
 class ConstantRouter(EmbeddedRouter):

@@ -32,13 +32,14 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import CELLS_AT_ONCE, QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.score_link import ScoreLink
 
 SCALE = 400.0 / np.log(10.0)
 START = 1000.0
 
 
-class EagleEstimator(QualityEstimator):
+class EagleEstimator(KeptArrays, QualityEstimator):
     """Elo ratings of the models over the whole log and around each query.
 
     Args:
@@ -46,6 +47,8 @@ class EagleEstimator(QualityEstimator):
         k_factor: K, what a battle can move a rating by.
         n_neighbours: nearest known queries that the local rating replays.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("outcomes", "current", "total", "rounds", "mean_std")
 
     def __init__(
         self, *, share: float = 0.5, k_factor: float = 32.0, n_neighbours: int = 20
@@ -120,17 +123,12 @@ class EagleEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Ratings, the outcomes of the references, and the map to quality."""
-        link = np.array([self.link_.slope, self.link_.intercept])
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE} | {"link": link}
+        return super().get_state() | self.link_.arrays()
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-        self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
-
-
-_STATE = ("outcomes_", "current_", "total_", "rounds_", "mean_std_")
+        super().set_state(arrays)
+        self.link_ = ScoreLink.from_arrays(arrays)
 
 
 def elo_round(ratings: FloatArray, quality: FloatArray, k_factor: float) -> FloatArray:

@@ -16,8 +16,7 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, K rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from wye.query.learning.estimator import (
 )
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.joining import JoiningEstimator, newcomer_prior
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.ridge import fit_ridge
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -43,12 +43,25 @@ SLACK = 0.005
 BIAS_VARIANCE = 0.04
 
 
-class FactorisationEstimator(JoiningEstimator):
+class FactorisationEstimator(KeptArrays, JoiningEstimator):
     """Reduced-rank ridge regression of quality on the embedding and text features.
 
     Args:
         rank: K; chosen by leave-one-out error when None.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "center",
+        "encoder",
+        "vectors",
+        "bias",
+        "noise",
+        "mean_std",
+        "counts",
+        "reach",
+        "n_queries",
+        "n_learned",
+    )
 
     def __init__(self, *, rank: int | None = None) -> None:
         self.rank = rank
@@ -156,29 +169,6 @@ class FactorisationEstimator(JoiningEstimator):
             contrast_error(truth, excess @ directions[:r].T @ directions[:r], zero) for r in ranks
         ]
         return max(r for r, e in zip(ranks, errors, strict=True) if e <= (1 + SLACK) * min(errors))
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Encoder, model vectors, and what the uncertainty needs."""
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-
-
-_STATE = (
-    "center_",
-    "encoder_",
-    "vectors_",
-    "bias_",
-    "noise_",
-    "mean_std_",
-    "counts_",
-    "reach_",
-    "n_queries_",
-    "n_learned_",
-)
 
 
 class FactorisationRouter(ChoosingRouter):

@@ -20,7 +20,6 @@ R references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -37,6 +36,7 @@ from wye.query.learning.estimator import (
 from wye.query.learning.inputs import Neighbours, QueryInputs
 from wye.query.learning.joining import PlacingEstimator, PlacingRouter, newcomer_prior
 from wye.query.learning.lbfgs import Arrays, minimise_penalised
+from wye.query.learning.named_arrays import KeptArrays
 
 PENALTIES = (3e-4, 3e-3)
 # Against the mean loss of a query and model, of which there are many for each theta.
@@ -45,7 +45,7 @@ ROUNDS = 60
 NEWTON_STEPS = 30
 
 
-class IRTEstimator(PlacingEstimator):
+class IRTEstimator(KeptArrays, PlacingEstimator):
     """Abilities of the models, and an encoder of difficulty and discrimination.
 
     Args:
@@ -54,6 +54,16 @@ class IRTEstimator(PlacingEstimator):
         n_neighbours: how many neighbours that is the mean of.
         seed: of the first weights and of the held-out queries.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "discrimination",
+        "difficulty",
+        "theta",
+        "items",
+        "known",
+        "mean_std",
+        "std",
+    )
 
     def __init__(
         self,
@@ -169,18 +179,6 @@ class IRTEstimator(PlacingEstimator):
         count = weight.sum(axis=1)
         total = (weight[:, None, :] @ self.items_[index])[:, 0]
         return total / np.maximum(count, 1.0)[:, None], count
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Abilities, encoder, and (a, b) of the references."""
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-
-
-_STATE = ("discrimination_", "difficulty_", "theta_", "items_", "known_", "mean_std_", "std_")
 
 
 def chances(items: FloatArray, theta: FloatArray) -> FloatArray:

@@ -14,8 +14,7 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,23 @@ from wye.query.base import FloatArray
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, common_part, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.ridge import Design, Ridge, fit_ridge
 
 
-class LinearEstimator(QualityEstimator):
+class LinearEstimator(KeptArrays, QualityEstimator):
     """Two ridge regressions: difficulty of the query, and differences between the models."""
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "coef",
+        "intercept",
+        "axes",
+        "center",
+        "reach",
+        "noise",
+        "mean_std",
+        "penalties",
+    )
 
     def fit(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Fit both regressions, penalties by leave-one-out."""
@@ -65,27 +76,6 @@ class LinearEstimator(QualityEstimator):
         leverage = ((columns - self.center_) @ self.axes_) ** 2 @ self.reach_
         variance = leverage @ self.noise_**2
         return mean, np.sqrt(variance + self.mean_std_**2)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Coefficients and what the uncertainty needs."""
-        return {
-            "coef": self.coef_,
-            "intercept": self.intercept_,
-            "axes": self.axes_,
-            "center": self.center_,
-            "reach": self.reach_,
-            "noise": self.noise_,
-            "mean_std": self.mean_std_,
-            "penalties": self.penalties_,
-        }
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
-        self.axes_, self.center_ = arrays["axes"], arrays["center"]
-        self.reach_ = arrays["reach"]
-        self.noise_, self.mean_std_ = arrays["noise"], arrays["mean_std"]
-        self.penalties_ = arrays["penalties"]
 
 
 def _rarity(ridge: Ridge) -> FloatArray:

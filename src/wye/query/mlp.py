@@ -25,6 +25,7 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, folds
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import prefixed, under
 from wye.query.learning.ridge import Design
 from wye.query.linear import LinearEstimator
 
@@ -104,7 +105,7 @@ class MLPEstimator(QualityEstimator):
         arrays: dict[str, NDArray[Any]] = {}
         for n, (weight, bias, last) in enumerate(self.networks_):
             arrays |= {f"{n}.weight": weight, f"{n}.bias": bias}
-            arrays |= {f"{n}.last.{k}": v for k, v in last.get_state().items()}
+            arrays |= prefixed(f"{n}.last.", last.get_state())
         return arrays
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -112,10 +113,7 @@ class MLPEstimator(QualityEstimator):
         self.networks_ = []
         for n in range(2):
             last = LinearEstimator()
-            prefix = f"{n}.last."
-            last.set_state(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            )
+            last.set_state(under(f"{n}.last.", arrays))
             self.networks_.append((arrays[f"{n}.weight"], arrays[f"{n}.bias"], last))
 
 

@@ -158,14 +158,14 @@ class MatrixFactorisation(QualityEstimator):
             "strong": np.array([self.strong_]),
             "models": self.models_,
             "text": self.text_,
-            "link": np.array([self.link_.slope, self.link_.intercept]),
+            **self.link_.arrays(),
         }
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
         self.std_, self.strong_ = arrays["std"], int(arrays["strong"][0])
         self.models_, self.text_ = arrays["models"], arrays["text"]
-        self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
+        self.link_ = ScoreLink.from_arrays(arrays)
 
 
 def _wins(

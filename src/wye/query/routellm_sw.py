@@ -126,7 +126,7 @@ class SimilarityRanking(QualityEstimator):
             "tier": self.tier_,
             "vectors": self.vectors_,
             "wins": self.wins_,
-            "link": np.array([self.link_.slope, self.link_.intercept]),
+            **self.link_.arrays(),
         }
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -134,7 +134,7 @@ class SimilarityRanking(QualityEstimator):
         self.std_, self.tier_ = arrays["std"], arrays["tier"]
         self.strong_ = int(arrays["strong"][0])
         self.vectors_, self.wins_ = arrays["vectors"], arrays["wins"]
-        self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
+        self.link_ = ScoreLink.from_arrays(arrays)
         self._summarise()
 
 

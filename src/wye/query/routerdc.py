@@ -35,6 +35,7 @@ from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std, model_means
 from wye.query.learning.heads import require_torch, train_head
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.score_link import ScoreLink
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ LEARNING_RATE = 3e-3
 HELD_OUT_SHARE = 0.1
 
 
-class RouterDCEstimator(QualityEstimator):
+class RouterDCEstimator(KeptArrays, QualityEstimator):
     """Cosines between a projected query and a vector for each model.
 
     Args:
@@ -59,6 +60,8 @@ class RouterDCEstimator(QualityEstimator):
         epochs: at most so many passes over the queries.
         seed: of the first weights, the clusters and the draws.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("encoder", "models", "std")
 
     def __init__(
         self,
@@ -145,13 +148,12 @@ class RouterDCEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Both sides of the space, the map to quality, and the uncertainty."""
-        link = np.array([self.link_.slope, self.link_.intercept])
-        return {"encoder": self.encoder_, "models": self.models_, "link": link, "std": self.std_}
+        return super().get_state() | self.link_.arrays()
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.encoder_, self.models_ = arrays["encoder"], arrays["models"]
-        self.link_, self.std_ = ScoreLink(*(float(v) for v in arrays["link"])), arrays["std"]
+        super().set_state(arrays)
+        self.link_ = ScoreLink.from_arrays(arrays)
 
 
 def contrasts(quality: FloatArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

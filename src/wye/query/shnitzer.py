@@ -38,6 +38,7 @@ from wye.query.learning.clusters import cluster_centers, memberships, worthwhile
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import CELLS_AT_ONCE, Neighbours, QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 from wye.query.learning.score_link import ScoreLink
 
 SCORES = ("S1", "S2", "S3")
@@ -45,7 +46,7 @@ TIE_BREAK = 0.01
 CLUSTERS = 16
 
 
-class ShnitzerEstimator(QualityEstimator):
+class ShnitzerEstimator(KeptArrays, QualityEstimator):
     """Nearest-neighbour correctness of every model, and how far it can be trusted.
 
     Args:
@@ -53,6 +54,14 @@ class ShnitzerEstimator(QualityEstimator):
         k: neighbours.
         seed: of k-means, where clusters stand for datasets.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "outcomes",
+        "means",
+        "mean_std",
+        "distances",
+        "reliabilities",
+    )
 
     def __init__(self, *, score: str = "S1", k: int = 20, seed: int = 0) -> None:
         self.score = score
@@ -174,17 +183,12 @@ class ShnitzerEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Outcomes of the references, means, and the points of the reliability curve."""
-        link = np.array([self.link_.slope, self.link_.intercept])
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE} | {"link": link}
+        return super().get_state() | self.link_.arrays()
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-        self.link_ = ScoreLink(*(float(v) for v in arrays["link"]))
-
-
-_STATE = ("outcomes_", "means_", "mean_std_", "distances_", "reliabilities_")
+        super().set_state(arrays)
+        self.link_ = ScoreLink.from_arrays(arrays)
 
 
 def above_half(correct: FloatArray) -> FloatArray:

@@ -17,11 +17,9 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.clusters import cluster_centers, memberships, worthwhile_count
@@ -29,9 +27,10 @@ from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.joining import PlacingEstimator, PlacingRouter
+from wye.query.learning.named_arrays import KeptArrays
 
 
-class UniRouteEstimator(PlacingEstimator):
+class UniRouteEstimator(KeptArrays, PlacingEstimator):
     """Error rates of the models in clusters that know nothing of any model.
 
     Args:
@@ -40,6 +39,8 @@ class UniRouteEstimator(PlacingEstimator):
         shrinkage: weight of a model's mean in each of its error rates, in queries.
         seed: of k-means.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("centers", "share", "errors", "errors_std", "mean_std")
 
     def __init__(
         self,
@@ -100,18 +101,6 @@ class UniRouteEstimator(PlacingEstimator):
     ) -> tuple[FloatArray, FloatArray]:
         table, std = group_table(owner, quality, means, self.shrinkage)
         return 1.0 - table, std
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Centres, their shares, and the error rates."""
-        return {name.rstrip("_"): getattr(self, name) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, name, arrays[name.rstrip("_")])
-
-
-_STATE = ("centers_", "share_", "errors_", "errors_std_", "mean_std_")
 
 
 class UniRouteRouter(PlacingRouter):

@@ -24,6 +24,7 @@ from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.estimator import QualityEstimator, common_part, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import prefixed, under
 
 BUCKETS = 2**16
 TOLERANCE = 1e-3
@@ -89,7 +90,7 @@ class WordsEstimator(QualityEstimator):
             "mean_std": self.mean_std_,
             "noise": self.noise_,
         }
-        return own | {f"terms.{k}": v for k, v in self.terms_.get_state().items()}
+        return own | prefixed("terms.", self.terms_.get_state())
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
@@ -98,10 +99,7 @@ class WordsEstimator(QualityEstimator):
         self.coef_ = np.zeros((BUCKETS, len(self.intercept_)), np.float32)
         self.coef_[self.seen_] = arrays["coef"]
         self.terms_ = HashedTerms(buckets=BUCKETS, ngrams=self.ngrams)
-        prefix = "terms."
-        self.terms_.set_state(
-            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        )
+        self.terms_.set_state(under("terms.", arrays))
 
 
 class WordsRouter(EmbeddedRouter):

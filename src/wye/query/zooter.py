@@ -20,7 +20,6 @@ Shape letters: Q queries, M models, C tags, D columns of `QueryInputs.columns`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,13 +38,14 @@ from wye.query.learning.estimator import (
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.lbfgs import Arrays, minimise_penalised
+from wye.query.learning.named_arrays import KeptArrays
 
 TAGS = ("dataset", "cluster")
 PENALTIES = (3e-4, 3e-3)
 ROUNDS = 60
 
 
-class ZooterEstimator(QualityEstimator):
+class ZooterEstimator(KeptArrays, QualityEstimator):
     """A softmax over the models, distilled from rewards that are smoothed over tags.
 
     Args:
@@ -55,6 +55,8 @@ class ZooterEstimator(QualityEstimator):
         n_clusters: tags where they are clusters.
         seed: of k-means and of the held-out queries.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("weight", "bias", "level", "std")
 
     def __init__(
         self,
@@ -123,20 +125,6 @@ class ZooterEstimator(QualityEstimator):
         count = worthwhile_count(self.n_clusters, len(inputs))
         centers = cluster_centers(inputs.vectors, count, self.seed)
         return np.asarray(memberships(inputs.vectors, centers, 1).argmax(axis=1), np.intp)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """The head, the mean level and the uncertainty."""
-        return {
-            "weight": self.weight_,
-            "bias": self.bias_,
-            "level": self.level_,
-            "std": self.std_,
-        }
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.weight_, self.bias_ = arrays["weight"], arrays["bias"]
-        self.level_, self.std_ = arrays["level"], arrays["std"]
 
 
 def smoothed(quality: FloatArray, tags: NDArray[np.intp], beta: float) -> FloatArray:

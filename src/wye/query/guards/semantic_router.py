@@ -21,6 +21,7 @@ from wye.embed import Embedder, get_embedder
 from wye.query.base import FloatArray, RouterError
 from wye.query.guards.base import DomainClassifier, Labels
 from wye.query.guards.vectors import restored_embedder
+from wye.query.learning.named_arrays import prefixed
 
 By = Literal["centroids", "exemplars"]
 _BY = ("centroids", "exemplars")
@@ -81,7 +82,7 @@ class SemanticRouter(DomainClassifier):
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Exemplars, where each domain's begin, and what the embedder learned."""
         own: dict[str, NDArray[Any]] = {"exemplars": self.exemplars_, "starts": self.starts_}
-        return own | {f"embedder/{k}": v for k, v in self.embedder_.get_state().items()}
+        return own | prefixed("embedder/", self.embedder_.get_state())
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""

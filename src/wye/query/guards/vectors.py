@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wye.embed import Embedder, get_embedder
 from wye.query.base import FloatArray, RouterError
 from wye.query.guards.base import DomainClassifier, Labels
+from wye.query.learning.named_arrays import prefixed, under
 
 Head = Literal["logistic", "svm", "mlp"]
 HEADS = ("logistic", "svm", "mlp")
@@ -76,7 +77,7 @@ class VectorClassifier(DomainClassifier):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The layers, and what the embedder learned."""
-        arrays = {f"embedder/{k}": v for k, v in self.embedder_.get_state().items()}
+        arrays = prefixed("embedder/", self.embedder_.get_state())
         for n, (weight, bias) in enumerate(self.layers_):
             arrays |= {f"weight{n}": weight, f"bias{n}": bias}
         return arrays
@@ -91,8 +92,7 @@ class VectorClassifier(DomainClassifier):
 def restored_embedder(spec: str | Embedder, arrays: Mapping[str, NDArray[Any]]) -> Embedder:
     """The embedder of `spec` with what it had learned, from arrays named `embedder/...`."""
     made = get_embedder(spec)
-    prefix = "embedder/"
-    made.set_state({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+    made.set_state(under("embedder/", arrays))
     return made
 
 

@@ -36,6 +36,7 @@ from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import CELLS_AT_ONCE, QueryInputs
 from wye.query.learning.label_heads import LabelHead, label_head, one_hot, softmax
 from wye.query.learning.lbfgs import Arrays, minimise
+from wye.query.learning.named_arrays import prefixed, under
 from wye.query.learning.scenario import TaskScale, best_arms, reward
 from wye.query.learning.score_link import ScoreLink
 
@@ -106,12 +107,11 @@ class ScoredEstimator(QualityEstimator):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The map to qualities and the uncertainty; a subclass adds what scores need."""
-        return {"link": np.array([self.link_.slope, self.link_.intercept]), "std": self.std_}
+        return self.link_.arrays() | {"std": self.std_}
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        slope, intercept = arrays["link"].tolist()
-        self.link_, self.std_ = ScoreLink(slope, intercept), arrays["std"]
+        self.link_, self.std_ = ScoreLink.from_arrays(arrays), arrays["std"]
 
 
 class NeighbourScores(ScoredEstimator):
@@ -255,7 +255,7 @@ class BestArmScores(ArmClassifier):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The classifier."""
-        head = {f"head.{k}": v for k, v in self.head_.get_state().items()}
+        head = prefixed("head.", self.head_.get_state())
         return super().get_state() | {"order": self.order_} | head
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -263,9 +263,7 @@ class BestArmScores(ArmClassifier):
         super().set_state(arrays)
         self.order_ = arrays["order"]
         self.head_ = label_head(self.head, k=self.k, seed=self.seed)
-        self.head_.set_state(
-            {k.removeprefix("head."): v for k, v in arrays.items() if k.startswith("head.")}
-        )
+        self.head_.set_state(under("head.", arrays))
 
 
 class DualEncoderScores(ArmClassifier):

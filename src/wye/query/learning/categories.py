@@ -28,6 +28,7 @@ from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.group_table import group_table
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.label_heads import LabelHead, label_head, one_hot
+from wye.query.learning.named_arrays import prefixed, under
 
 GENERAL = "general"
 MOST_CATEGORIES = 256
@@ -106,7 +107,7 @@ class CategoryEstimator(QualityEstimator):
             "table_std": self.table_std_,
             "mean_std": self.mean_std_,
         }
-        return own | {f"head.{k}": v for k, v in self.head_.get_state().items()}
+        return own | prefixed("head.", self.head_.get_state())
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
@@ -114,9 +115,7 @@ class CategoryEstimator(QualityEstimator):
         self.table_, self.table_std_ = arrays["table"], arrays["table_std"]
         self.mean_std_ = arrays["mean_std"]
         self.head_ = label_head(self.head, k=self.k, seed=self.seed)
-        self.head_.set_state(
-            {k.removeprefix("head."): v for k, v in arrays.items() if k.startswith("head.")}
-        )
+        self.head_.set_state(under("head.", arrays))
 
 
 def category_labels(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
+from wye.query.learning.named_arrays import prefixed, under
 from wye.query.learning.ridge import Design, fit_ridge
 
 if TYPE_CHECKING:
@@ -195,8 +196,7 @@ class CostModel:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The model as arrays, to be stored."""
-        named = {f"cost.{k}": v for k, v in self.cost.arrays().items()}
-        named |= {f"latency.{k}": v for k, v in self.latency.arrays().items()}
+        named = prefixed("cost.", self.cost.arrays()) | prefixed("latency.", self.latency.arrays())
         return named | {
             "fallback": self.fallback,
             "repriced": self.repriced,
@@ -206,13 +206,9 @@ class CostModel:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> CostModel:
         """What `arrays` returned."""
-        parts = {
-            part: {k.split(".", 1)[1]: v for k, v in arrays.items() if k.startswith(f"{part}.")}
-            for part in ("cost", "latency")
-        }
         return cls(
-            cost=AmountModel(**parts["cost"]),
-            latency=AmountModel(**parts["latency"]),
+            cost=AmountModel(**under("cost.", arrays)),
+            latency=AmountModel(**under("latency.", arrays)),
             fallback=arrays["fallback"],
             tokens_per_char=float(arrays["tokens_per_char"][0]),
             repriced=arrays["repriced"],

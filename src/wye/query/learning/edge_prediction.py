@@ -28,6 +28,7 @@ from wye.query.learning.estimator import fitted_std, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.joining import PlacingEstimator
 from wye.query.learning.label_heads import VotingHead
+from wye.query.learning.named_arrays import prefixed, under
 from wye.query.learning.scenario import TaskScale, reward, winners
 from wye.query.learning.score_link import ScoreLink
 
@@ -261,8 +262,8 @@ class GraphEstimator(PlacingEstimator):
             "scales": np.stack([*_bounds(self.performance_), *_bounds(self.price_)]),
             "figures": np.array([self.link_.slope, self.link_.intercept, self.mean_cost_]),
         }
-        voting = {f"voting.{k}": v for k, v in self.voting_.get_state().items()}
-        return own | voting | {f"p.{k}": v for k, v in self.parameters_.items()}
+        voting = prefixed("voting.", self.voting_.get_state())
+        return own | voting | prefixed("p.", self.parameters_)
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
@@ -274,8 +275,8 @@ class GraphEstimator(PlacingEstimator):
         slope, intercept, self.mean_cost_ = arrays["figures"].tolist()
         self.link_ = ScoreLink(slope, intercept)
         self.voting_ = VotingHead(TASK_NEIGHBOURS)
-        self.voting_.set_state(_under("voting.", arrays))
-        self.parameters_ = _under("p.", arrays)
+        self.voting_.set_state(under("voting.", arrays))
+        self.parameters_ = under("p.", arrays)
 
 
 def _cross_entropy(logits: FloatArray, labels: FloatArray) -> float:
@@ -288,7 +289,3 @@ def _cross_entropy(logits: FloatArray, labels: FloatArray) -> float:
 
 def _bounds(scale: TaskScale) -> tuple[FloatArray, FloatArray]:
     return scale.low, scale.high
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

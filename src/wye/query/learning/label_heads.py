@@ -11,13 +11,14 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.inputs import QueryInputs
+from wye.query.learning.named_arrays import KeptArrays
 
 HEADS = ("knn", "linear", "svm", "mlp")
 TRAINING_QUERIES = 8192
@@ -93,8 +94,10 @@ def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
 
 
-class VotingHead(LabelHead):
+class VotingHead(KeptArrays, LabelHead):
     """The labels of the k nearest references, each weighted by its cosine similarity."""
+
+    kept: ClassVar[tuple[str, ...]] = ("votes", "prior")
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -125,17 +128,11 @@ class VotingHead(LabelHead):
         votes = votes + 1e-3 * self.prior_
         return np.asarray(votes / votes.sum(axis=1, keepdims=True), np.float64)
 
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Labels of the references and the prior."""
-        return {"votes": self.votes_, "prior": self.prior_}
 
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.votes_, self.prior_ = arrays["votes"], arrays["prior"]
-
-
-class LinearHead(LabelHead):
+class LinearHead(KeptArrays, LabelHead):
     """A linear classifier: softmax regression, or one linear support vector machine per label."""
+
+    kept: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __init__(self, *, margin: bool = False, seed: int = 0) -> None:
         self.margin = margin
@@ -168,17 +165,11 @@ class LinearHead(LabelHead):
         """Softmax of the logits, or of the margins."""
         return softmax(columns @ self.weight_ + self.bias_)
 
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Weights and biases."""
-        return {"weight": self.weight_, "bias": self.bias_}
 
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.weight_, self.bias_ = arrays["weight"], arrays["bias"]
-
-
-class NetworkHead(LabelHead):
+class NetworkHead(KeptArrays, LabelHead):
     """One hidden layer of rectified units under a softmax."""
+
+    kept: ClassVar[tuple[str, ...]] = ("hidden_weight", "hidden_bias", "weight", "bias")
 
     def __init__(self, hidden: int, seed: int) -> None:
         self.hidden = hidden
@@ -229,20 +220,6 @@ class NetworkHead(LabelHead):
         """Softmax of the last layer."""
         hidden = np.maximum(columns @ self.hidden_weight_ + self.hidden_bias_, 0.0)
         return softmax(hidden @ self.weight_ + self.bias_)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Weights of both layers."""
-        return {
-            "hidden_weight": self.hidden_weight_,
-            "hidden_bias": self.hidden_bias_,
-            "weight": self.weight_,
-            "bias": self.bias_,
-        }
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        self.hidden_weight_, self.hidden_bias_ = arrays["hidden_weight"], arrays["hidden_bias"]
-        self.weight_, self.bias_ = arrays["weight"], arrays["bias"]
 
 
 def _training_rows(labels: NDArray[np.intp], seed: int) -> NDArray[np.intp]:

@@ -6,14 +6,34 @@ A whole names the arrays of its parts `<part>/<name>`, so that all lie flat in o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from wye.embed import Embedder, get_embedder
 from wye.query.base import RouterError
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class KeptArrays:
+    """What was learned is what the attributes hold that `kept` names: `theta_` for `theta`.
+
+    Class attributes of a part:
+        kept: names without the `_` at the end.
+    """
+
+    kept: ClassVar[tuple[str, ...]]
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """What was learned, as arrays."""
+        return {name: np.asarray(getattr(self, f"{name}_")) for name in self.kept}
+
+    def set_state(self, arrays: Arrays) -> None:
+        """Restore what `get_state` returned."""
+        for name in self.kept:
+            setattr(self, f"{name}_", arrays[name])
 
 
 def together(parts: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:

@@ -16,21 +16,20 @@ Shape letters: Q queries, M models, F hidden width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
 from wye.query.learning.estimator import QualityEstimator, fitted_std, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.label_heads import INPUT_SCALE
+from wye.query.learning.named_arrays import KeptArrays
 
 TRAINING_QUERIES = 8192
 
 
-class LossEstimator(QualityEstimator):
+class LossEstimator(KeptArrays, QualityEstimator):
     """Predicted losses of M models by one hidden layer; quality is 1 - loss.
 
     Args:
@@ -38,6 +37,16 @@ class LossEstimator(QualityEstimator):
         epochs: at most so many passes; fewer when a held-out tenth stops improving.
         seed: of first weights and the order of queries.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "center",
+        "scale",
+        "weight",
+        "bias",
+        "last",
+        "last_bias",
+        "std",
+    )
 
     def __init__(self, *, hidden: int = 256, epochs: int = 30, seed: int = 0) -> None:
         self.hidden = hidden
@@ -121,18 +130,6 @@ class LossEstimator(QualityEstimator):
         self.bias_ = network.intercepts_[0].astype(np.float32)
         back = np.argsort(order)
         self.last_, self.last_bias_ = network.coefs_[1][:, back], network.intercepts_[1][back]
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Weights and scales."""
-        return {name: np.asarray(getattr(self, f"{name}_")) for name in _STATE}
-
-    def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `get_state` returned."""
-        for name in _STATE:
-            setattr(self, f"{name}_", arrays[name])
-
-
-_STATE = ("center", "scale", "weight", "bias", "last", "last_bias", "std")
 
 
 def _spread(loss: FloatArray, means: FloatArray) -> FloatArray:

@@ -6,9 +6,12 @@ map is Platt's (1999), fitted on training scores and shared by all models, so th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wye.query.base import FloatArray
 
@@ -52,3 +55,13 @@ class ScoreLink:
         """Expected quality, inside (0, 1), of any shape."""
         z = np.clip(self.slope * scores + self.intercept, -30.0, 30.0)
         return np.asarray(1.0 / (1.0 + np.exp(-z)), np.float64)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The map as an array, to be stored beside what gives the scores."""
+        return {"link": np.array([self.slope, self.intercept])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ScoreLink:
+        """What `arrays` returned."""
+        slope, intercept = arrays["link"].tolist()
+        return cls(slope, intercept)

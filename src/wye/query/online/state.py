@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from wye.embed import get_embedder
-from wye.query.base import RouterError
+from wye.query.learning.named_arrays import restored_embedder, together, under
 from wye.query.online.tickets import OpenTickets
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ def state_of(router: OnlineRouter) -> tuple[dict[str, NDArray[Any]], dict[str, A
         "open": router.open_.arrays(),
         **{f"head.{name}": head.get_state() for name, head in router.heads_.items()},
     }
-    arrays = {f"{part}/{k}": v for part, held in parts.items() for k, v in held.items()}
     values = {
         "embedder": router.embedder_.name,
         "generator": router.generator_.bit_generator.state,
@@ -33,7 +31,7 @@ def state_of(router: OnlineRouter) -> tuple[dict[str, NDArray[Any]], dict[str, A
         "open": router.open_.values(),
         "scale": router.scale_state(),
     }
-    return arrays, values
+    return together(parts), values
 
 
 def restore(
@@ -44,26 +42,16 @@ def restore(
     Raises:
         RouterError: the state was learned with another embedder.
     """
-    embedder = get_embedder(router.embedder)
-    embedder.set_state(_part(arrays, "embedder"))
-    if embedder.name != values["embedder"]:
-        raise RouterError(
-            f"the router was learned on the vectors of {values['embedder']!r}, but here "
-            f"{router.embedder!r} is {embedder.name!r}; install that version or train again"
-        )
+    embedder = restored_embedder(router.embedder, values["embedder"], under("embedder/", arrays))
     router.begin(router.models_, embedder)
-    router.reader_.set_state(_part(arrays, "reader"))
+    router.reader_.set_state(under("reader/", arrays))
     router.set_scale_state(values["scale"])
     router.begin_arms()
-    router.bandit_.set_state(_part(arrays, "bandit"))
+    router.bandit_.set_state(under("bandit/", arrays))
     for name, head in router.heads_.items():
-        head.set_state(_part(arrays, f"head.{name}"))
-    router.familiarity_.set_state(_part(arrays, "familiarity"))
-    router.open_ = OpenTickets.restored(router.max_open, _part(arrays, "open"), values["open"])
+        head.set_state(under(f"head.{name}/", arrays))
+    router.familiarity_.set_state(under("familiarity/", arrays))
+    router.open_ = OpenTickets.restored(router.max_open, under("open/", arrays), values["open"])
     router.generator_.bit_generator.state = values["generator"]
     for name, (up, down) in values["watches"].items():
         router.watches_[name].up, router.watches_[name].down = float(up), float(down)
-
-
-def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    return {k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == part}
