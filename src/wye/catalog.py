@@ -170,7 +170,9 @@ class Catalog(BaseModel):
         slugs = [s.slug for s in self.systems]
         close = difflib.get_close_matches(slug, slugs, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise CatalogError(f"no system is called {slug!r}{hint}; there are {slugs}")
+        raise CatalogError(
+            f"no system is called {slug!r}{hint}; `wye systems` lists all {len(slugs)}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""

@@ -22,6 +22,8 @@ from rich.console import Console
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.cli_query import register
 from wye.errors import WyeError
+from wye.files import cannot, check_file_target, check_folder_target, write_whole
+from wye.query.wording import counted
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -40,7 +42,8 @@ app.add_typer(bench_app, name="bench")
 
 # A pipe has no width of its own; tables of figures need more than the 80 columns Rich assumes.
 screen = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
-messages = Console(stderr=True)
+# Paths and commands in messages are copied from the screen, so they are never broken in two.
+messages = Console(stderr=True, soft_wrap=True)
 
 
 def main() -> None:
@@ -48,13 +51,15 @@ def main() -> None:
     try:
         app()
     except WyeError as error:
-        messages.print(
-            f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        # The disk, permissions and limits are no defect of wye; they stop a command all the same.
+        messages.print(f"[bold red]error:[/] {_escape(cannot(error))}", highlight=False)
+        sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -148,10 +153,18 @@ def train(
     from wye.query.learning.training import train as fit
 
     _refuse_to_replace(out, force)
+    unasked = [m for m in outcomes.model_names if m not in set(outcomes.outcomes["model"])]
     fitted = fit(outcomes, router=router, embedder=embedder, seed=seed, console=messages)
     fitted.save(out)
-    messages.print(f"saved the {router} router for {len(fitted.models_)} models to {out}")
-    messages.print(f'next: wye eval {out} --on DATA, or: wye route {out} "your question" --explain')
+    if unasked:
+        messages.print(
+            f"[yellow]no answer of {_escape(', '.join(unasked))} is known, so what is expected of "
+            f"it is a guess; measure it, or leave it out: wye leave {_escape(str(out))} MODEL[/]",
+        )
+    messages.print(f"saved the {router} router for {counted(fitted.models_, 'model')} to {out}")
+    messages.print(
+        f'next: wye eval {out} --on DATA, or: wye route {out} "your question" --explain',
+    )
 
 
 @app.command(name="eval")
@@ -188,6 +201,10 @@ def evaluate(
         raise WyeError("give either DIR (a saved router) or --train DATA")
     if directory is not None and router:
         raise WyeError("--router goes with --train; a saved router is what it is")
+    if json_file is not None and str(json_file) != "-":
+        check_file_target(json_file)
+    if plot is not None:
+        check_file_target(plot)
     test = _part(read_data(on, exclude_dataset), "test")
     from wye.query.report import evaluate_many
 
@@ -353,6 +370,12 @@ def explain(
     if len(what) == 1 and what[0].endswith(".toml"):
         print(read_pipeline(what[0]).explain())  # noqa: T201
         return
+    files = [w for w in what if w.endswith(".toml") or Path(w).is_file()]
+    if files:
+        raise WyeError(
+            f"{files[0]} is a file: a pipeline ends in .toml and is explained alone; systems are "
+            "given by slug"
+        )
     rows = []
     for system in map(load_catalog().get, what):
         if not system.when:
@@ -446,8 +469,8 @@ def check(
 
 @bench_app.command("moe")
 def bench_experts(
-    steps: Annotated[int, typer.Option(help="Training steps of every run.")] = 100,
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of every run.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
     systems: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all when not given.")
     ] = None,
@@ -482,6 +505,7 @@ def _part(data: RoutingData, name: str) -> RoutingData:
 
 
 def _refuse_to_replace(directory: Path, force: bool) -> None:
+    check_folder_target(directory)
     if directory.exists() and not force and any(directory.iterdir()):
         raise WyeError(f"{directory} exists and is not empty; name another, or add --force")
 
@@ -490,9 +514,8 @@ def _write_json(value: Mapping[str, Any], path: Path) -> None:
     if str(path) == "-":
         _print_json(value)
         return
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, (text + "\n").encode())
     messages.print(f"wrote {path}")
 
 

@@ -21,7 +21,7 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude-dataset", metavar="NAME", help="Leave this dataset out. Repeatable."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 EmbedderName = Annotated[
     str, typer.Option(help="static, tfidf, minilm, or endpoint:BASE_URL#MODEL.")
 ]

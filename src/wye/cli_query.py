@@ -7,7 +7,9 @@ prices, probe.
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ import typer
 
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.errors import WyeError
+from wye.files import check_file_target, check_folder_target
+from wye.query.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from wye.query.learning.active import ChoosingRouter
     from wye.query.learning.embedded import EmbeddedRouter
     from wye.query.learning.joining import JoiningRouter
+
+# docs/query.md and the help ask for 20 to 50 answers of a newcomer.
+FEW_ANSWERS = 20
 
 RouterFolder = Annotated[Path, typer.Argument(metavar="ROUTER", help="A saved router.")]
 
@@ -37,11 +44,11 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         routers: Annotated[
             str | None, typer.Option(help="Names, separated by commas; all when not given.")
         ] = None,
-        folds: Annotated[int, typer.Option(help="Parts of the cross-validation.")] = 3,
+        folds: Annotated[int, typer.Option(min=2, help="Parts of the cross-validation.")] = 3,
         own_split: Annotated[
             bool, typer.Option("--own-split", help="Keep the data's train and test parts instead.")
         ] = False,
-        seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")] = 1,
+        seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
         embedder: EmbedderName = "static",
         exclude_dataset: Exclude = None,
         out: Annotated[
@@ -55,8 +62,11 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         from wye.bench.query import bench_query
         from wye.bench.query_page import save
 
+        check_folder_target(out)
         outcomes = read_data(data, exclude_dataset)
         named = None if routers is None else [r.strip() for r in routers.split(",") if r.strip()]
+        if named == []:
+            raise WyeError(f"--routers is {routers!r}, expected names; leave it out for all")
         with Progress(console=messages, transient=True) as bar:
             task = bar.add_task("getting ready", total=None)
 
@@ -87,8 +97,8 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
             float | None, typer.Option(help="The same as a share of the best single model's cost.")
         ] = None,
         max_models: Annotated[int | None, typer.Option(help="Largest pool to look for.")] = None,
-        tolerance: Annotated[float, typer.Option(help="Quality a pool may lose.")] = 0.005,
-        folds: Annotated[int, typer.Option(help="Parts of the cross-fit.")] = 3,
+        tolerance: Annotated[float, typer.Option(min=0, help="Quality a pool may lose.")] = 0.005,
+        folds: Annotated[int, typer.Option(min=2, help="Parts of the cross-fit.")] = 3,
         embedder: EmbedderName = "static",
         seed: Seed = 0,
         exclude_dataset: Exclude = None,
@@ -154,7 +164,13 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
             price_out_per_mtok=price_out,
         )
         router.save(directory)
-        messages.print(f"{model} joined {directory} from {len(texts)} answers")
+        messages.print(f"{model} joined {directory} from {counted(texts, 'answer')}", markup=False)
+        if len(texts) < FEW_ANSWERS:
+            messages.print(
+                f"fewer than {FEW_ANSWERS} answers say little: what is expected of {model} leans "
+                "on the other models; --suggest N names queries worth measuring",
+                markup=False,
+            )
 
     @app.command()
     def leave(
@@ -164,7 +180,10 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         """Let a model leave a saved router at once."""
         router = _embedded(directory)
         router.remove_model(model).save(directory)
-        messages.print(f"{model} left {directory}; it has {', '.join(router.models_)}")
+        messages.print(
+            f"{model} left {directory}; it has {', '.join(router.models_)}",
+            markup=False,
+        )
 
     @app.command()
     def prices(
@@ -176,8 +195,13 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
     ) -> None:
         """Change what models cost in a saved router, without training it again."""
         router = _embedded(directory)
-        router.set_prices(dict(_price(change) for change in changes)).save(directory)
-        messages.print(f"changed the prices of {len(changes)} models in {directory}")
+        pairs = [_price(change) for change in changes]
+        named = [name for name, _ in pairs]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise WyeError(f"the prices of {', '.join(twice)} are given twice; keep one")
+        router.set_prices(dict(pairs)).save(directory)
+        messages.print(f"changed the prices of {counted(pairs, 'model')} in {directory}")
 
     @app.command()
     def probe(
@@ -187,7 +211,9 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         model: Annotated[
             str | None, typer.Option(help="Its name there; the only one served when not given.")
         ] = None,
-        repeats: Annotated[int, typer.Option(help="Instances of each of the 20 probes.")] = 1,
+        repeats: Annotated[
+            int, typer.Option(min=1, help="Instances of each of the 20 probes.")
+        ] = 1,
         seed: Seed = 0,
         key_env: Annotated[
             str | None, typer.Option(metavar="NAME", help="Environment variable with the key.")
@@ -215,6 +241,8 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         from wye.query.instruction_adherence.view import as_screen, told
 
         told_prior = checked_prior(prior)
+        if save is not None:
+            check_file_target(save)
         before = None if against is None else ProbeRun.load(against)
         name = only_model(endpoint, key_env) if model is None else model
         chat = EndpointChatModel(endpoint, name, key_env, retries=2)
@@ -266,33 +294,50 @@ def read_answers(path: Path) -> tuple[list[str], list[float]]:
     if path.suffix not in (".jsonl", ".csv"):
         raise WyeError(f"{path}: expected .jsonl or .csv with the columns text and quality")
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise WyeError(f"{path} cannot be read: {error}") from error
-    lines = content.splitlines()
-    rows: list[Any]
-    try:
-        if path.suffix == ".csv":
-            rows = list(csv.DictReader(lines))
-        else:
-            rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise WyeError(f"{path} is no JSON Lines: {error}") from error
     texts, quality = [], []
-    for number, row in enumerate(rows, start=1):
+    for place, row in _rows(path, content):
+        text, value = (row.get(k) if isinstance(row, dict) else None for k in ("text", "quality"))
+        if not isinstance(text, str) or not text.strip() or value is None:
+            raise WyeError(f"{place}: expected a text and a quality, got {_short(row)}")
         try:
-            text, value = row["text"], float(row["quality"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WyeError(
-                f"{path}, row {number}: expected a text and a quality, got {row!r}"
-            ) from error
-        if not isinstance(text, str) or not 0.0 <= value <= 1.0:
-            raise WyeError(f"{path}, row {number}: quality is {value}, expected 0 to 1")
+            figure = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            figure = math.nan
+        if not 0.0 <= figure <= 1.0:
+            raise WyeError(f"{place}: quality is {value!r}, expected a number from 0 to 1")
         texts.append(text)
-        quality.append(value)
+        quality.append(figure)
     if not texts:
-        raise WyeError(f"{path} holds no answers")
+        raise WyeError(f"{path} holds no answers; give one a row, with a text and a quality")
     return texts, quality
+
+
+def _rows(path: Path, content: str) -> Iterator[tuple[str, Any]]:
+    """Each row with its place. Line breaks inside a quoted text belong to it."""
+    if path.suffix == ".csv":
+        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+        try:
+            for number, row in enumerate(reader, start=1):
+                yield f"{path}, row {number}", row
+        except csv.Error as error:
+            raise WyeError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+        return
+    # Not splitlines: a JSON text may hold U+2028 and other separators as they are.
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            try:
+                yield place, json.loads(line)
+            except ValueError as error:
+                raise WyeError(f"{place}: no JSON ({error})") from error
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _suggested(router: ChoosingRouter | Any, data: str, n: int) -> list[dict[str, str]]:

@@ -61,6 +61,7 @@ def test_a_model_is_suggested_for_joins_is_repriced_and_leaves(
         (("join", "newcomer", "--suggest", "3"), "without MODEL"),
         (("prices", "coder=1"), "MODEL=IN,OUT"),
         (("prices", "x=1,1"), "no model 'x'"),
+        (("prices", "coder=1,1", "coder=2,2"), "given twice"),
         (("leave", "x"), "no model 'x'"),
     ],
 )
@@ -80,8 +81,15 @@ def load(folder: Path) -> FactorisationRouter:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ('{"text": "x"}', "a.jsonl", "row 1"),
-        ('{"text": "x", "quality": 2}', "a.jsonl", "expected 0 to 1"),
+        ('{"text": "x"}', "a.jsonl", "line 1: expected a text and a quality"),
+        ('\n{"text": "x", "quality": 2}', "a.jsonl", "line 2: .* from 0 to 1"),
+        ('{"text": "x", "quality": NaN}', "a.jsonl", "from 0 to 1"),
+        ('{"text": "x", "quality": true}', "a.jsonl", "quality is True"),
+        ('{"text": 5, "quality": 1}', "a.jsonl", "expected a text"),
+        ('{"text": " ", "quality": 1}', "a.jsonl", "expected a text"),
+        ("[1]", "a.jsonl", "line 1"),
+        ('{"text"', "a.jsonl", "line 1: no JSON"),
+        ('text,quality\n"x,1\n', "a.csv", "no CSV"),
         ("text,quality\nx,good\n", "a.csv", "row 1"),
         ("", "a.jsonl", "no answers"),
         ("x", "a.txt", ".jsonl or .csv"),
@@ -102,6 +110,26 @@ def test_answers_as_csv(tmp_path: Path) -> None:
 
     (tmp_path / "a.csv").write_text('text,quality\n"one, two",0.5\nthree,1\n')
     assert read_answers(tmp_path / "a.csv") == (["one, two", "three"], [0.5, 1.0])
+    # As a spreadsheet writes it, with a line break inside a text.
+    (tmp_path / "b.csv").write_text('\ufefftext,quality\r\n"one\ntwo",0.5\r\n', encoding="utf-8")
+    assert read_answers(tmp_path / "b.csv") == (["one\ntwo"], [0.5])
+
+
+def test_a_separator_inside_an_answer_ends_no_line(tmp_path: Path) -> None:
+    from wye.cli_query import read_answers
+
+    text = "one\u2028two\x85three"
+    row = json.dumps({"text": text, "quality": 1}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_text(row + "\n", encoding="utf-8")
+    assert read_answers(tmp_path / "a.jsonl") == ([text], [1.0])
+
+
+def test_few_answers_are_called_few(router: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "quality": 1}\n')
+    words = ("join", router, "newcomer", "--answers", tmp_path / "a.jsonl")
+    ended = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert "from 1 answer\n" in ended.stderr
+    assert "fewer than 20 answers say little" in ended.stderr
 
 
 def test_pool_and_bench_say_what_they_found(made_data: Path, tmp_path: Path) -> None:

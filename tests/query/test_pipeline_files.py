@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from wye.catalog import System, load_catalog
 from wye.cli import app
+from wye.errors import WyeError
 from wye.query.constant import ConstantRouter
 from wye.query.pipelines.frame import Facets, PipelineError
 from wye.query.pipelines.reading import read_pipeline
@@ -44,6 +45,8 @@ kind = "run"
 target = "generalist"
 cost_usd = 0.01
 """
+
+RUN = 'targets = ["a"]\n[[stage]]\nkind = "run"\ntarget = "a"'
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,29 @@ def test_every_system_of_queries_stands_in_the_frame(system: System) -> None:
         ("targets = 3", "expected a list"),
         ('targets = ["a"]', "no stages"),
         ('targets = ["a"]\nsurprise = 1', "surprise"),
+        ('[[stage]]\nkind = "run"', "there are no targets"),
+        ('targets = ["a"]\nstage = [1]', "stage 1 is 1"),
+        ('targets = ["a"]\n[[stage]]\nkind = ["run"]', "the kind"),
+        ('targets = ["a"]\n[[stage]]\nkind = "run"\ntarget = "b"', r"names \['b'\]"),
+        ('targets = ["a"]\n[[stage]]\nkind = "run"\ntarget = 5', "target is 5"),
+        (RUN + '\ncost_usd = "1"', "cost_usd is '1'"),
+        (RUN + "\ncost_usd = nan", "cost_usd is nan"),
+        (RUN + '\n[[stage]]\nkind = "run"\ntarget = "a"', "runs: a target answers a query once"),
+        (RUN + '\n[[stage]]\nkind = "judge"\nthreshold = "x"', "stage 2 .* threshold is 'x'"),
+        (RUN + '\n[[stage]]\nkind = "judge"\nthreshold = true', "threshold is True"),
+        (RUN + '\n[[stage]]\nkind = "refuse"\npattern = "x"\nreason = "y"', "put it first"),
+        ('ledger = { total_usd = "ten" }\n' + RUN, "total_usd is 'ten'"),
+        ("ledger = [1]\n" + RUN, "expected keys and values"),
+        ('targets = ["a"]\n[[stage]]\nkind = "refuse"\npattern = "x"\nreason = 5', "reason is 5"),
+        ('targets = ["a"]\n[[stage]]\nkind = "eligible"\noffers = 5', "lists of words"),
+        ('targets = ["a"]\n[[stage]]\nkind = "eligible"\noffers = { a = "x" }', "lists of words"),
+        ('targets = ["a"]\n[[stage]]\nkind = "eligible"\noffers = { b = [] }', r"names \['b'\]"),
+        ('targets = ["a"]\n[[stage]]\nkind = "route"\nrouter = 5', "router is 5"),
+        ('targets = ["a"]\n[[stage]]\nkind = "route"\nrouter = "x"\npolicy = 5', "policy is 5"),
+        (
+            'targets = ["a"]\n[[stage]]\nkind = "route"\nrouter = "x"',
+            r"pipeline.toml: stage 1 \(route\): .* holds no router",
+        ),
         ('targets = ["a"]\n[[stage]]\nkind = "pray"', "kind 'pray'"),
         ('targets = ["a"]\n[[stage]]\nkind = "run"', "lacks"),
         ('targets = ["a"]\n[[stage]]\nkind = "run"\ntarget = "a"\nspeed = 3', "speed"),
@@ -118,3 +144,20 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, complaint: s
         read_pipeline(file)
     result = CliRunner().invoke(app, ["explain", str(file)])
     assert result.exit_code != 0
+
+
+def test_a_router_of_other_models_is_refused(folder: Path) -> None:
+    file = folder / "strangers.toml"
+    file.write_text('targets = ["a"]\n[[stage]]\nkind = "route"\nrouter = "router"')
+    with pytest.raises(PipelineError, match=r"knows .*, and none of the targets \['a'\]"):
+        read_pipeline(file)
+
+
+def test_a_file_among_systems_and_an_unknown_system_are_told(folder: Path) -> None:
+    with pytest.raises(WyeError, match="explained alone"):
+        CliRunner().invoke(
+            app, ["explain", str(folder / "pipeline.toml"), "automix"], catch_exceptions=False
+        )
+    with pytest.raises(WyeError, match="did you mean 'knn-routing'") as told:
+        CliRunner().invoke(app, ["explain", "knn-routin"], catch_exceptions=False)
+    assert len(str(told.value)) < 120, "names of all systems bury the hint"

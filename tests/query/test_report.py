@@ -9,9 +9,11 @@ import pytest
 from rich.console import Console
 
 from wye.query.base import QueryRouter
+from wye.query.learning.training import train
 from wye.query.policies import Budget, Quality, Utility
 from wye.query.report import ReportError, evaluate, evaluate_many
 from wye.query.report.types import ReportJson, RouterJson
+from wye.testing import made_outcomes
 from wye.testing.outcomes import estimate_of, routing_data, two_kinds
 
 
@@ -301,3 +303,16 @@ def test_dataset_means_on_real_outcomes_say_when_not_to_route(shared_data):
     assert verdicts["mmlu_pro"].at_budget["0.5"].value > 0.7
     assert not verdicts["zeroeval"].pays
     assert verdicts["zeroeval"].verdict.startswith("do not route, use claude-3-5-sonnet-20241022")
+
+
+def test_a_router_judged_on_what_it_learned_gets_no_verdict():
+    data = made_outcomes(80)
+    learned, new = data.part("train"), data.part("test")
+    router = train(learned, "linear")
+    known = evaluate(router, learned, bootstrap=50)
+    assert known.verdict.startswith("no verdict: linear learned from 60 of these 60 queries")
+    assert not known.routers["linear"].pays
+    assert any("learned from 60 of these" in note for note in known.notes)
+    fresh = evaluate(router, new, bootstrap=50)
+    assert not fresh.verdict.startswith("no verdict")
+    assert not any("learned from" in note for note in fresh.notes)

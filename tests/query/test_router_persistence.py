@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 import wye
 from wye.embed import StaticEmbedder
 from wye.query import ConstantRouter, RouterError, get_router
+from wye.query.learning.seen import seen
+from wye.query.learning.training import train
 from wye.query.persistence import MANIFEST
 from wye.testing import made_outcomes
 
@@ -131,3 +135,35 @@ def test_the_fitted_weights_of_tfidf_survive(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         loaded.estimate(data.texts).quality, made.estimate(data.texts).quality
     )
+
+
+def test_writers_and_readers_of_one_folder_never_meet_half_a_router(tmp_path: Path) -> None:
+    routers = [ConstantRouter().fit(made_outcomes(20, seed=s)) for s in range(2)]
+    folder = routers[0].save(tmp_path / "router")
+    failures: list[Exception] = []
+
+    def again(work: Callable[[], object]) -> None:
+        try:
+            for _ in range(12):
+                work()
+        except (OSError, RouterError) as error:
+            failures.append(error)
+
+    jobs = [*(lambda r=r: r.save(folder) for r in routers), lambda: wye.load(folder)]  # type: ignore[misc]
+    threads = [threading.Thread(target=again, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(list(folder.iterdir())) == 2
+    wye.load(folder)
+
+
+def test_what_a_router_learned_from_is_kept_with_it(tmp_path: Path) -> None:
+    data = made_outcomes(40)
+    part, rest = data.part("train"), data.part("test")
+    loaded = wye.load(train(part, "constant").save(tmp_path / "router"))
+    assert seen(loaded, part.texts).all()
+    assert seen(loaded, [f"  {t.upper()} " for t in part.texts]).all()
+    assert not seen(loaded, rest.texts).any()

@@ -6,8 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wye.bench.files import write_whole
 from wye.bench.view import PlotError
+from wye.files import write_whole
 
 if TYPE_CHECKING:
     from wye.query.report import Report

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wye.bench.document import document, table
-from wye.bench.files import write_whole
 from wye.bench.moe import MEASURES, NONE, TASKS, BenchError, Measure, MoEBench, Row, cells
 from wye.bench.view import ROUTER_COLOURS
+from wye.files import write_whole
 
 if TYPE_CHECKING:
     from wye.bench.moe import Task

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wye.bench.document import document, table
-from wye.bench.files import write_whole
 from wye.bench.frontier import render
 from wye.bench.page import frontier_legend, frontier_svg
 from wye.bench.query import BenchError
 from wye.bench.query_result import DETAILS, HEADS, QueryBench, cells, details
 from wye.bench.view import ROUTER_COLOURS, frontier_view
+from wye.files import write_whole
 from wye.query.report.screen import money, with_interval
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from wye.query.base import RouterError
+
 MAX_CHARS = 8_000
 # Of a longer message only both ends are searched: a request takes no seconds to read.
 SEARCHED_CHARS = 200_000
@@ -67,6 +69,9 @@ def human_ask(messages: Sequence[Mapping[str, Any]], *, max_chars: int = MAX_CHA
         messages: of the chat-completions format; content is a string or a list of parts.
         max_chars: of a longer ask the beginning and the end are kept.
 
+    Raises:
+        RouterError: `messages` is no sequence of messages.
+
     Example:
         >>> human_ask([
         ...     {"role": "system", "content": "You are an agent with 40 tools ..."},
@@ -76,9 +81,19 @@ def human_ask(messages: Sequence[Mapping[str, Any]], *, max_chars: int = MAX_CHA
         ... ])
         'Why is the sky blue?'
     """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
+        raise RouterError(
+            f"messages is {type(messages).__name__}, expected a list of chat messages; of one text "
+            "ask_of_text(text) reads the ask"
+        )
     asks: list[str] = []
     fallback = ""
-    for message in messages:
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise RouterError(
+                f"messages[{place}] is {type(message).__name__}, expected a message such as "
+                '{"role": "user", "content": "..."}'
+            )
         if message.get("role") != "user":
             continue
         text = _own_words(message.get("content"))

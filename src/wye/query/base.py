@@ -187,6 +187,8 @@ class QueryRouter(ABC):
 
     name: str
     models_: tuple[str, ...]
+    # Hashes of the questions it learned from, where they are known (`wye.query.learning.seen`).
+    learned_from_: NDArray[np.uint64] | None = None
 
     @abstractmethod
     def fit(self, data: RoutingData) -> Self:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wye.query.arguments import check_data
 from wye.query.base import FloatArray, RouterError
 
 if TYPE_CHECKING:
@@ -133,8 +134,11 @@ class CalibrationMonitor:
         Raises:
             RouterError: shapes differ, or a value is not 0 to 1.
         """
-        p = np.atleast_1d(np.asarray(predicted, np.float64))
-        y = np.atleast_1d(np.asarray(observed, np.float64))
+        try:
+            p = np.atleast_1d(np.asarray(predicted, np.float64))
+            y = np.atleast_1d(np.asarray(observed, np.float64))
+        except (TypeError, ValueError) as error:
+            raise RouterError(f"predicted and observed must be numbers: {error}") from error
         if p.shape != y.shape or p.ndim != 1:
             raise RouterError(
                 f"predicted has shape {p.shape} and observed {y.shape}; expected the same [N]"
@@ -209,6 +213,7 @@ def watch(
     from wye.query.policies import Quality
     from wye.query.policies.choosing import targets_of
 
+    check_data(data)
     estimate = router.estimate(data.texts)
     rule = Quality() if policy is None else policy
     target = targets_of(rule.choose(estimate, generator=np.random.default_rng(0)))

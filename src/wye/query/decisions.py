@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from wye.query.base import Candidate, Decision, RouterError, Routing
+from wye.query.arguments import check_policy, check_seed, checked_texts
+from wye.query.base import Candidate, Decision, Routing
 from wye.query.policies.choosing import targets_of
 from wye.query.policies.quality import Quality
 from wye.query.wording import listed, seconds, usd
@@ -47,14 +48,15 @@ def decide(
         seed: for policies that randomise; drawn from the system when not given.
 
     Raises:
-        RouterError: `texts` is one string, or holds something else than strings.
+        RouterError: `texts` is one string, or holds something else than strings; `policy` is no
+            policy; `seed` is no whole number of 0 or more.
         PolicyError: the policy cannot choose from this estimate.
     """
-    if isinstance(texts, str):
-        raise RouterError("texts is one string, expected a sequence of them: [text]")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RouterError(f"texts[{i}] is {type(text).__name__}, expected a string")
+    texts = checked_texts(texts)
+    if policy is not None:
+        check_policy(policy)
+    if seed is not None:
+        check_seed(seed)
     rule = Quality() if policy is None else policy
     started = time.perf_counter()
     estimate = router.estimate(texts)

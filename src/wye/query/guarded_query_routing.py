@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from wye.core import Plan
 from wye.data.questions import normalise
+from wye.query.arguments import checked_texts
 from wye.query.base import FloatArray, NotFittedError, RouterError
 from wye.query.guards import (
     AnyGuard,
@@ -51,7 +52,7 @@ from wye.query.guards import (
     VectorClassifier,
     WideMLP,
 )
-from wye.query.guards.base import checked_texts, coverage_curve
+from wye.query.guards.base import coverage_curve
 from wye.query.guards.gqr import GQRReport as GQRReport
 from wye.query.guards.gqr import as_package_model as as_package_model
 from wye.query.guards.gqr import gqr_score as gqr_score

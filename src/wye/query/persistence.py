@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.embed import Embedder
+from wye.files import write_whole
+from wye.query.arguments import check_path
 from wye.query.base import QueryRouter, RouterError
 
 FORMAT = "wye.query.router"
 SYSTEM_FORMAT = "wye.query.system"
 VERSION = 1
 MANIFEST = "router.json"
+# Hashes of the questions that a router learned from (`wye.query.learning.seen`), beside its arrays.
+LEARNED_FROM = "wye/learned_from"
 
 
 def save_router(router: QueryRouter, directory: str | Path) -> Path:
@@ -40,6 +44,8 @@ def save_router(router: QueryRouter, directory: str | Path) -> Path:
         RouterError: the folder holds other things, or a parameter cannot be written as JSON.
     """
     arrays, values = router.get_state()
+    if router.learned_from_ is not None:
+        arrays = {**arrays, LEARNED_FROM: router.learned_from_}
     told = {
         "router": router.name,
         "params": plain_params(f"router {router.name!r}", router.get_params()),
@@ -61,6 +67,8 @@ def load_router(directory: str | Path) -> QueryRouter:
     told, arrays = read_folder(directory, FORMAT, {"router": str, "models": list})
     router = get_router(told["router"], **told["params"])
     router.models_ = tuple(told["models"])
+    if LEARNED_FROM in arrays:
+        router.learned_from_ = arrays.pop(LEARNED_FROM)
     try:
         router.set_state(arrays, told["values"])
     except (KeyError, IndexError, TypeError) as error:
@@ -89,6 +97,7 @@ def write_folder(
     """
     from safetensors.numpy import save
 
+    check_path(directory)
     folder = Path(directory)
     _check_target(folder)
     blob = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -106,12 +115,26 @@ def write_folder(
         named = told.get("router", told.get("system"))
         raise RouterError(f"the state of {named!r} is not JSON: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / str(manifest["arrays"]), blob)
-    write_whole(folder / MANIFEST, text.encode())
-    for stale in folder.glob("arrays-*.safetensors"):
-        if stale.name != manifest["arrays"]:
-            stale.unlink(missing_ok=True)
+    with _one_writer(folder):
+        write_whole(folder / str(manifest["arrays"]), blob)
+        write_whole(folder / MANIFEST, text.encode())
+        for stale in folder.glob("arrays-*.safetensors"):
+            if stale.name != manifest["arrays"]:
+                stale.unlink(missing_ok=True)
     return folder
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Keep another writer out, which would take the arrays of this one for stale ones."""
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_folder(
@@ -131,12 +154,16 @@ def read_folder(
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    check_path(directory)
     folder = Path(directory)
     manifest = _read_manifest(folder, written_as, expected)
     path = folder / str(manifest["arrays"])
     try:
         blob = path.read_bytes()
     except OSError as error:
+        if _read_manifest(folder, written_as, expected)["arrays"] != manifest["arrays"]:
+            # A writer has put another state in place between the two reads.
+            return read_folder(directory, written_as, expected)
         raise RouterError(f"{path}: the arrays of the router cannot be read: {error}") from error
     if sha256(blob).hexdigest() != manifest["sha256"]:
         raise RouterError(f"{path} is damaged: its digest is not the one in {MANIFEST}")
@@ -214,18 +241,3 @@ def _plain(owner: str, name: str, value: Any) -> Any:
             f"parameter {name}={value!r} of {owner} cannot be written as JSON"
         ) from error
     return value
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to a file beside `path`, flush it to disk, and move it into place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 
 
 def usd(amount: float) -> str:
@@ -42,3 +43,15 @@ def listed(names: list[str], most: int = 6) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def counted(things: Sized | int, word: str) -> str:
+    """How many, with the word in the right number.
+
+    Example:
+        >>> counted(["a"], "model"), counted(3, "query")
+        ('1 model', '3 queries')
+    """
+    n = things if isinstance(things, int) else len(things)
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{n} {word if n == 1 else plural}"

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.query.arguments import checked_texts
 from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
 
 Labels = NDArray[np.intp]
@@ -311,17 +312,3 @@ def coverage_curve(confidence: FloatArray, right: BoolArray) -> dict[str, FloatA
         "coverage": kept.mean(axis=1),
         "accuracy": (kept & right[None, :]).mean(axis=1),
     }
-
-
-def checked_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """`texts` as a tuple.
-
-    Raises:
-        RouterError: one string, or something else than strings in it.
-    """
-    if isinstance(texts, str):
-        raise RouterError("texts is one string, expected a sequence of them: [text]")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RouterError(f"texts[{i}] is {type(text).__name__}, expected a string")
-    return tuple(texts)

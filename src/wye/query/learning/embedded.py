@@ -12,12 +12,14 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wye.embed import Embedder, EmbedError, get_embedder
+from wye.query.arguments import check_data, check_seed, checked_texts
 from wye.query.base import Estimate, FloatArray, NotFittedError, QueryRouter, RouterError
 from wye.query.learning.calibration import (
     Calibrator,
@@ -39,8 +41,11 @@ NEIGHBOURS = 256
 # References kept to tell how new a query is where no estimator reads neighbours: a decision reads
 # every one of them.
 NOVELTY_REFERENCES = 1024
+# No belief about a figure from 0 to 1 spreads wider.
+WIDEST_STD = 0.5
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class EmbeddedRouter(QueryRouter):
     """Base of the routers that estimate quality from an embedding of the text.
 
@@ -66,18 +71,10 @@ class EmbeddedRouter(QueryRouter):
     stacked: ClassVar[bool] = True
     n_folds: ClassVar[int] = 5
 
-    def __init__(
-        self,
-        *,
-        embedder: str | Embedder = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        self.embedder = embedder
-        self.calibration = calibration
-        self.max_references = max_references
-        self.seed = seed
+    embedder: str | Embedder = "static"
+    calibration: str = "platt"
+    max_references: int = 8192
+    seed: int = 0
 
     @abstractmethod
     def _estimators(self) -> dict[str, QualityEstimator]:
@@ -90,6 +87,7 @@ class EmbeddedRouter(QueryRouter):
             RouterError: a parameter is wrong, or `data` has no known outcome.
         """
         self._check_parameters()
+        check_data(data)
         known = np.isfinite(data.quality)
         if not known.any():
             raise RouterError(
@@ -100,6 +98,7 @@ class EmbeddedRouter(QueryRouter):
         if not answered.all():
             data = data.where(answered)
         quality = data.quality
+        self.learned_from_ = None
         self.embedder_ = self._fresh_embedder(data.texts)
         inputs = self._training_inputs(data)
         self.models_ = data.model_names
@@ -120,6 +119,7 @@ class EmbeddedRouter(QueryRouter):
         """
         started = time.perf_counter()
         self._require_fitted()
+        texts = checked_texts(texts)
         spent = self.embedder_.spent_usd
         inputs = self._inputs(texts)
         quality, std = self._predict(inputs)
@@ -168,10 +168,14 @@ class EmbeddedRouter(QueryRouter):
             >>> router.set_prices({"large": (2.5, 10.0)})  # doctest: +SKIP
         """
         self._require_fitted()
+        if not isinstance(prices, Mapping):
+            raise RouterError(
+                f"prices is {prices!r}, expected a dictionary such as {{'large': (2.5, 10.0)}}"
+            )
         changed = self.cost_model_
         for name, pair in prices.items():
             column = int(self.kept_[self._column(name)])
-            if len(pair) != 2 or not all(np.isfinite(p) and p >= 0 for p in pair):
+            if not _are_prices(pair):
                 raise RouterError(
                     f"the prices of {name!r} are {pair!r}, expected two numbers of 0 or more: USD "
                     "per million input tokens and per million output tokens"
@@ -194,8 +198,11 @@ class EmbeddedRouter(QueryRouter):
 
     def _check_parameters(self) -> None:
         check_method(self.calibration)
-        if self.max_references < 1:
-            raise RouterError(f"max_references is {self.max_references}, expected 1 or more")
+        check_seed(self.seed)
+        if not isinstance(self.max_references, int | np.integer) or self.max_references < 1:
+            raise RouterError(
+                f"max_references is {self.max_references!r}, expected a whole number of 1 or more"
+            )
 
     def _fresh_embedder(self, texts: Sequence[str]) -> Embedder:
         """The embedder, adapted to the training texts; one given by spec is the router's own."""
@@ -301,7 +308,7 @@ class EmbeddedRouter(QueryRouter):
         raw, std = self._raw(inputs)
         quality = self.calibrator_.apply(raw)
         std = std * self.calibrator_.slope(raw, quality)
-        return quality, np.maximum(std, self.mean_std_)
+        return quality, np.minimum(np.maximum(std, self.mean_std_), WIDEST_STD)
 
     def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Quality before calibration and its standard uncertainty, each `[Q, M]`."""
@@ -389,6 +396,13 @@ class EmbeddedRouter(QueryRouter):
         for name in values["estimators"]:
             self.estimators_[name].set_state(_part(arrays, f"estimator.{name}"))
         self.cost_model_ = CostModel.from_arrays(_part(arrays, "cost_model"))
+
+
+def _are_prices(pair: Any) -> bool:
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        return False
+    numbers = all(isinstance(p, int | float | np.number) for p in pair)
+    return numbers and all(np.isfinite(p) and p >= 0 for p in pair)
 
 
 def _cost_design(inputs: QueryInputs) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from wye.query.arguments import checked_texts
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.calibration import Combination
 from wye.query.learning.embedded import EmbeddedRouter
@@ -73,12 +74,32 @@ class JoiningRouter(EmbeddedRouter):
 
         Raises:
             NotFittedError: before `fit`.
-            RouterError: the name is taken, or `quality` does not fit.
+            RouterError: the name is taken or empty, `texts` are not strings, `quality` does not
+                fit, or a cost, latency or price is no number of 0 or more.
         """
         estimator = self._joiner()
-        measured = np.asarray(quality, np.float64)
+        if not isinstance(name, str) or not name.strip():
+            raise RouterError(f"the model's name is {name!r}, expected a text that is not empty")
         if name in self.models_:
-            raise RouterError(f"a model {name!r} is there already; remove_model it first")
+            raise RouterError(
+                f"a model {name!r} is there already; let it leave first (remove_model, wye leave)"
+            )
+        texts = checked_texts(texts)
+        _check_money(
+            cost_usd=cost_usd,
+            latency_s=latency_s,
+            price_in_per_mtok=price_in_per_mtok,
+            price_out_per_mtok=price_out_per_mtok,
+        )
+        if (price_in_per_mtok is None) != (price_out_per_mtok is None):
+            raise RouterError(
+                f"price_in_per_mtok is {price_in_per_mtok} and price_out_per_mtok "
+                f"{price_out_per_mtok}; a cost follows from both, so give both or neither"
+            )
+        try:
+            measured = np.asarray(quality, np.float64)
+        except (TypeError, ValueError) as error:
+            raise RouterError(f"quality is no sequence of numbers: {error}") from error
         if measured.shape != (len(texts),) or not len(texts):
             raise RouterError(
                 f"quality has shape {measured.shape} for {len(texts)} texts; "
@@ -140,6 +161,14 @@ def newcomer_prior(factors: FloatArray, width: FloatArray) -> tuple[FloatArray, 
     trust = factors.shape[1] + 1
     covariance = (spread.T @ spread + trust * np.diag(width)) / (len(factors) + trust - 1)
     return mean, np.asarray(covariance, np.float64)
+
+
+def _check_money(**given: float | None) -> None:
+    for name, value in given.items():
+        if value is not None and not (np.isfinite(value) and value >= 0):
+            raise RouterError(
+                f"{name} is {value}, expected a number of 0 or more, or None where unknown"
+            )
 
 
 def _or_nan(value: float | None) -> float:

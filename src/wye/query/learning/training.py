@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wye.query.arguments import check_data, check_seed
+from wye.query.learning.seen import remember
 from wye.query.registry import get_router, router_class
 
 if TYPE_CHECKING:
@@ -39,10 +41,15 @@ def train(
         RouterError: an unknown name, or data that the router cannot learn from.
         EmbedError: the embedder is unknown or cannot work.
     """
+    check_data(data)
+    check_seed(seed)
     wanted: dict[str, Any] = {"embedder": embedder, "seed": seed}
     takes = inspect.signature(router_class(router)).parameters
     unfitted = get_router(router, **{k: v for k, v in wanted.items() if k in takes})
-    outcomes = int(np.isfinite(data.quality).sum())
-    doing = f"training {router} on {outcomes} outcomes of {len(data.model_names)} models"
+    known = np.isfinite(data.quality)
+    doing = f"training {router} on {int(known.sum())} outcomes of {len(data.model_names)} models"
     with nullcontext() if console is None else console.status(doing):
-        return unfitted.fit(data)
+        fitted = unfitted.fit(data)
+    texts = data.texts
+    remember(fitted, [texts[i] for i in np.flatnonzero(known.sum(axis=1))])
+    return fitted

@@ -80,3 +80,8 @@ def frame_table(rows: Sequence[tuple[str, Facets, str]]) -> str:
     widths = [max(len(row[c]) for row in cells) for c in range(len(head))]
     lines = ("  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)).rstrip() for r in cells)
     return "\n".join(lines)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value`, perhaps read from a file, is a number; a boolean is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

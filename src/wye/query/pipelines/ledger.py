@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 
 from wye.core import DualPrice
-from wye.query.pipelines.frame import PipelineError
+from wye.query.pipelines.frame import PipelineError, is_number
 
 
 @dataclass
@@ -47,8 +47,12 @@ class Ledger:
     def __post_init__(self) -> None:
         for name in ("total_usd", "per_query_usd"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise PipelineError(f"{name} is {value}, expected more than 0")
+            if value is not None and not (is_number(value) and value > 0):
+                raise PipelineError(f"{name} is {value!r}, expected more than 0")
+        if not is_number(self.learning_rate) or not self.learning_rate > 0:
+            raise PipelineError(
+                f"learning_rate is {self.learning_rate!r}, expected a number above 0"
+            )
         self._price = (
             None
             if self.per_query_usd is None

@@ -88,11 +88,19 @@ class Stage(ABC):
         name: in traces and tables.
         facets: when, on what, how.
         may: what `decide` can return.
+        names: targets that it was built with, which must be among those of the pipeline.
+        runs: the one target that it always runs, where there is one.
+        reach: targets among which it chooses, where it knows only these.
+        before_spending: whether it makes sense only ahead of every stage that runs a model.
     """
 
     name: str
     facets: Facets
     may: frozenset[Kind]
+    names: tuple[str, ...] = ()
+    runs: str | None = None
+    reach: tuple[str, ...] | None = None
+    before_spending: bool = False
 
     @abstractmethod
     def decide(self, state: State) -> Action:
@@ -128,8 +136,9 @@ class Pipeline:
         ledger: shared by all stages and queries; without a budget when not given.
 
     Raises:
-        PipelineError: no stage or target, two targets of one name, a stage that reads answers
-            before any stage can have run a model, or a chain that can end without an answer.
+        PipelineError: no stage or target, two targets of one name, a stage that is none, names
+            targets that are not there or runs one again, a stage that reads answers before any
+            stage can have run a model, or a chain that can end without an answer.
     """
 
     def __init__(
@@ -141,7 +150,33 @@ class Pipeline:
                 "no target twice"
             )
         can_answer = False
+        run: list[str] = []
         for number, stage in enumerate(stages, start=1):
+            if not isinstance(stage, Stage):
+                raise PipelineError(f"stage {number} is {stage!r}, expected a Stage")
+            strange = [t for t in stage.names if t not in targets]
+            if strange:
+                raise PipelineError(
+                    f"stage {number} ({stage.name}) names {strange}, and the targets are "
+                    f"{list(targets)}; add them there or correct the stage"
+                )
+            if stage.before_spending and can_answer:
+                raise PipelineError(
+                    f"stage {number} ({stage.name}) is there to turn queries away before anything "
+                    "is spent on them, and an earlier stage runs a model; put it first"
+                )
+            if stage.reach is not None and not set(stage.reach) & set(targets):
+                raise PipelineError(
+                    f"stage {number} ({stage.name}) knows {list(stage.reach)}, and none of the "
+                    f"targets {list(targets)}; name targets as the router does"
+                )
+            if stage.runs is not None:
+                if stage.runs in run:
+                    raise PipelineError(
+                        f"stage {number} ({stage.name}) would run what an earlier stage runs: a "
+                        "target answers a query once; drop the stage"
+                    )
+                run.append(stage.runs)
             if stage.facets.reads_answers and not can_answer:
                 raise PipelineError(
                     f"stage {number} ({stage.name}) reads answers, and no stage before it runs a "

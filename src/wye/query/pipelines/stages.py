@@ -5,12 +5,13 @@ Any router, policy, judge or guard of the library is a stage by one of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from wye.query.arguments import check_policy
 from wye.query.base import QueryRouter
-from wye.query.pipelines.frame import Facets, How, PipelineError
+from wye.query.pipelines.frame import Facets, How, PipelineError, is_number
 from wye.query.pipelines.pipeline import Action, Kind, Stage, State
 from wye.query.policies.choosing import targets_of
 from wye.query.policies.judging import Judge
@@ -27,6 +28,7 @@ class GuardStage(Stage):
     """
 
     name = "guard"
+    before_spending = True
     may: frozenset[Kind] = frozenset({"reject", "defer"})
 
     def __init__(self, refuses: Callable[[str], str | None], *, how: How = "rule") -> None:
@@ -44,14 +46,28 @@ class EligibleStage(Stage):
 
     Args:
         offers: what each target can do, for instance `{"large": {"images", "tools"}}`.
+
+    Raises:
+        PipelineError: anything else than sets of words by target.
     """
 
     name = "eligible"
     facets = Facets("before the answer", ("metadata",), "rule")
     may: frozenset[Kind] = frozenset({"keep", "reject"})
 
-    def __init__(self, offers: dict[str, set[str]]) -> None:
-        self.offers = offers
+    def __init__(self, offers: Mapping[str, Collection[str]]) -> None:
+        if not isinstance(offers, Mapping) or not all(
+            isinstance(o, Collection)
+            and not isinstance(o, str)
+            and all(isinstance(w, str) for w in o)
+            for o in offers.values()
+        ):
+            raise PipelineError(
+                f"offers is {offers!r}, expected lists of words by target, such as "
+                "{'large': ['images', 'tools']}"
+            )
+        self.offers = {target: set(words) for target, words in offers.items()}
+        self.names = tuple(self.offers)
 
     def decide(self, state: State) -> Action:
         """Keep those that offer all that is needed."""
@@ -75,7 +91,7 @@ class RouteStage(Stage):
         how: by which means the router decides.
 
     Raises:
-        PipelineError: a stateful policy.
+        PipelineError: a router or policy that is none, or a stateful policy.
     """
 
     name = "route"
@@ -84,6 +100,10 @@ class RouteStage(Stage):
     def __init__(
         self, router: QueryRouter, policy: Policy | None = None, *, how: How = "supervised"
     ) -> None:
+        if not isinstance(router, QueryRouter):
+            raise PipelineError(f"router is {router!r}, expected a fitted router")
+        if policy is not None:
+            check_policy(policy)
         self.router = router
         self.policy = Quality() if policy is None else policy
         if self.policy.stateful:
@@ -91,6 +111,7 @@ class RouteStage(Stage):
                 f"{self.policy.describe()} keeps its own account; give the pipeline a ledger with "
                 "that budget instead"
             )
+        self.reach = router.models_
         self.facets = Facets("before the answer", ("text", "cost"), how)
 
     def decide(self, state: State) -> Action:
@@ -134,8 +155,8 @@ class JudgeStage(Stage):
     may: frozenset[Kind] = frozenset({"accept", "defer"})
 
     def __init__(self, judge: Judge, threshold: float, *, how: How = "uncertainty") -> None:
-        if not 0.0 <= threshold <= 1.0:
-            raise PipelineError(f"threshold is {threshold}, expected 0 to 1")
+        if not is_number(threshold) or not 0.0 <= threshold <= 1.0:
+            raise PipelineError(f"threshold is {threshold!r}, expected a number from 0 to 1")
         self.judge = judge
         self.threshold = threshold
         self.facets = Facets("after the answer", ("text", "answers"), how)
@@ -157,11 +178,19 @@ class RunStage(Stage):
     Args:
         target: a name.
         cost_usd: what an answer of it is expected to cost.
+
+    Raises:
+        PipelineError: a target that is no name, or a cost that is no number of 0 or more.
     """
 
     may: frozenset[Kind] = frozenset({"run", "defer"})
 
     def __init__(self, target: str, *, cost_usd: float = 0.0) -> None:
+        if not isinstance(target, str):
+            raise PipelineError(f"target is {target!r}, expected the name of one")
+        if not is_number(cost_usd) or not 0.0 <= cost_usd < float("inf"):
+            raise PipelineError(f"cost_usd is {cost_usd!r}, expected a number of 0 or more")
+        self.names, self.runs = (target,), target
         self.target = target
         self.cost_usd = cost_usd
         self.name = f"run {target}"
@@ -174,3 +203,9 @@ class RunStage(Stage):
         if self.cost_usd > state.ledger.left_usd:
             return Action("defer", reason=f"{state.ledger.left_usd:.6f} USD do not pay for it")
         return Action("run", (self.target,), "next of a fixed order")
+
+
+def _are_words(offered: object) -> bool:
+    if isinstance(offered, str) or not isinstance(offered, Collection):
+        return False
+    return all(isinstance(word, str) for word in offered)

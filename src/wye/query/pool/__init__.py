@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wye.query.arguments import check_data, check_seed
 from wye.query.base import RouterError
 from wye.query.cross_fit import cross_fit
 from wye.query.metrics.baselines import baselines
@@ -73,6 +74,8 @@ def value_pool(
         RouterError: both budgets, a budget out of range or without costs, or one model alone.
         ReportError: no models that answered the same queries.
     """
+    check_data(data)
+    check_seed(seed)
     comparison = compare_on(data)
     parts = None
     if estimate is None:

@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wye.query.base import Estimate
+from wye.query.arguments import check_data, check_seed
+from wye.query.base import Estimate, QueryRouter
+from wye.query.learning.seen import seen
 from wye.query.metrics.baselines import Baselines, baselines
 from wye.query.metrics.calibration import brier, expected_calibration_error
 from wye.query.metrics.comparison import Comparison, ReportError, compare_on
@@ -48,12 +50,13 @@ from wye.query.report.types import (
     RouterResult,
 )
 from wye.query.report.verdict import judge_all, judge_one
+from wye.query.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from wye.data import RoutingData
-    from wye.query.base import FloatArray, QueryRouter
+    from wye.query.base import FloatArray
     from wye.query.policy import Policy
 
 __all__ = ["Report", "ReportError", "evaluate", "evaluate_many"]
@@ -91,7 +94,7 @@ def evaluate(
     Raises:
         ReportError: the data leave nothing to compare, or the router does not fit them.
     """
-    called = name or ("estimate" if isinstance(router, Estimate) else router.name)
+    called = name or str(getattr(router, "name", "estimate"))
     return evaluate_many(
         {called: router},
         data,
@@ -121,10 +124,15 @@ def evaluate_many(
 
     Args and errors as in `evaluate`; `routers` by the name to call them.
     """
+    for name, router in routers.items():
+        if not isinstance(router, QueryRouter | Estimate):
+            raise ReportError(f"{name} is {router!r}, expected a fitted router or an Estimate")
     if not routers:
         raise ReportError("no routers were given, expected at least one by name")
     if bootstrap < 0 or not 0.0 < level < 1.0:
         raise ReportError(f"bootstrap={bootstrap}, level={level}; expected >= 0 and within (0, 1)")
+    check_data(data)
+    check_seed(seed)
     comparison = compare_on(data, min_coverage=min_coverage)
     draws = Resample(len(comparison), bootstrap, seed=seed, level=level)
     base = baselines(comparison, draws)
@@ -132,7 +140,13 @@ def evaluate_many(
     notes = list(comparison.notes)
     for name, router in _with_progress(routers, console):
         judged = contender(name, router, data, comparison, latency_samples=latency_samples)
-        results[name] = _result(judged, comparison, base, draws, policies, seed)
+        repeated = _repeated(router, data, comparison)
+        results[name] = _result(judged, comparison, base, draws, policies, seed, repeated)
+        if repeated:
+            notes.append(
+                f"{name} learned from {repeated} of these {counted(len(comparison), 'query')}: "
+                "its figures are better than they will be on new ones."
+            )
         notes.extend(_router_notes(judged, comparison))
     best_cost = base.best_cost
     singles = _singles(comparison, base, draws)
@@ -180,6 +194,7 @@ def _result(
     draws: Resample,
     policies: Sequence[Policy],
     seed: int,
+    repeated: int,
 ) -> RouterResult:
     estimate = judged.estimate
     points = operating_points(judged)
@@ -209,6 +224,7 @@ def _result(
         at_budget=money.at_budget,
         gains=gains,
         apgr=two["apgr"],
+        repeated=repeated,
     )
     return RouterResult(
         name=judged.name,
@@ -270,6 +286,14 @@ def _money(
     saved = 1.0 - money.cost_at_best / np.where(best_cost > 0, best_cost, np.nan)
     money.cost_save = np.maximum(np.nan_to_num(saved, nan=0.0), 0.0)
     return money
+
+
+def _repeated(router: QueryRouter | Estimate, data: RoutingData, comparison: Comparison) -> int:
+    """How many of the queries compared the router is known to have learned from."""
+    if isinstance(router, Estimate):
+        return 0
+    texts = data.texts
+    return int(seen(router, [texts[i] for i in comparison.rows]).sum())
 
 
 def _two_models(judged: Contender, comparison: Comparison, draws: Resample) -> dict[str, Figure]:

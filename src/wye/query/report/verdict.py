@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wye.query.wording import usd
+from wye.query.wording import counted, usd
 
 if TYPE_CHECKING:
     from wye.query.base import FloatArray
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from wye.query.metrics.comparison import Comparison
     from wye.query.metrics.resample import Figure, Resample
     from wye.query.report.types import RouterResult
+
+
+# Share of known questions up to which a verdict is given, with a note.
+MOST_REPEATED = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ def judge_one(
     at_budget: dict[str, FloatArray],
     gains: dict[str, FloatArray],
     apgr: Figure,
+    repeated: int = 0,
 ) -> Verdict:
-    """The verdict on one router.
+    """The verdict on one router; none where it had learned from more than a few of the queries.
 
     Args:
         quality, cost: `[B]` under the policy `quality`.
@@ -50,7 +55,15 @@ def judge_one(
         gains: `[B]` by the same shares over the cheapest mix, and "any" over the best single model
             at any cost.
         apgr: of two models; unknown otherwise.
+        repeated: how many of the queries it learned from.
     """
+    if repeated > MOST_REPEATED * len(comparison):
+        return Verdict(
+            False,
+            f"no verdict: {name} learned from {repeated} of these "
+            f"{counted(len(comparison), 'query')}, and any router knows what it has seen; split "
+            "the data (wye data split DATA NEW), train on that and judge again.",
+        )
     looked_at = {k: v for k, v in gains.items() if np.isfinite(v[0])}
     level = 1.0 - (1.0 - draws.level) / max(len(looked_at), 1)
     figures = {k: draws.figure(v, level=level) for k, v in looked_at.items()}

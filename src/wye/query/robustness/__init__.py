@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wye.query.arguments import check_data, check_seed
 from wye.query.base import FloatArray, QueryRouter, RouterError
 from wye.query.metrics.resample import UNKNOWN, Figure, Resample
 from wye.query.policies import Quality
@@ -68,8 +69,10 @@ def robustness(
             f"the policy {rule.name} keeps account of its choices, so that the same query may go "
             "elsewhere for no fault of the text; choose another policy"
         )
+    check_data(data)
+    check_seed(seed)
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.permutation(len(data))[:n_queries])
+    rows = np.sort(generator.permutation(len(data))[: max(n_queries, 0)])
     if rows.size < LEAST_QUERIES:
         raise RouterError(
             f"{data.name} has {rows.size} queries to rewrite, expected {LEAST_QUERIES} or more"
