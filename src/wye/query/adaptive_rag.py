@@ -22,6 +22,7 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -159,6 +160,7 @@ def complexity_labels(
     return np.asarray(label, np.intp)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AdaptiveRAGRouter(EmbeddedRouter):
     """A classifier of the simplest target that answers right.
 
@@ -171,19 +173,7 @@ class AdaptiveRAGRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 1.0,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.penalty = penalty
+    penalty: float = 1.0
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -14,6 +14,7 @@ the newcomer beside them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ MEMBERS = ("knn", "linear", "cluster", "category", "mlp", "factorisation")
 OPTIONAL = ("words",)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AutoRouter(ChoosingRouter):
     """kNN, ridge, clusters, categories, network and factors, with the weights earned out of fold.
 
@@ -46,19 +48,11 @@ class AutoRouter(ChoosingRouter):
 
     name = "auto"
 
-    def __init__(
-        self,
-        *,
-        members: Sequence[str] = MEMBERS,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.members = members if isinstance(members, str) else tuple(members)
+    members: Sequence[str] = MEMBERS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.members, str):
+            self.members = tuple(self.members)
 
     @property
     def weights_(self) -> dict[str, tuple[float, float]]:

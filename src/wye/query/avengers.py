@@ -19,7 +19,8 @@ Shape letters: Q queries, M models, C clusters, D embedding width, N models of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class AvengersEstimator(KeptArrays, QualityEstimator):
         return share @ self.accuracy_, np.sqrt(variance)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AvengersRouter(EmbeddedRouter):
     """Cluster-wise accuracy; the best model, or a vote of the best n.
 
@@ -82,23 +84,9 @@ class AvengersRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 3
 
-    def __init__(
-        self,
-        *,
-        n_clusters: int = 64,
-        nearest: int = 1,
-        n_models: int = 3,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.n_clusters = n_clusters
-        self.nearest = nearest
-        self.n_models = n_models
+    n_clusters: int = 64
+    nearest: int = 1
+    n_models: int = 3
 
     def ensemble(self, texts: Sequence[str]) -> Plan:
         """The models that answer each query: `n_models` targets a query, the best first.

@@ -24,6 +24,7 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -146,6 +147,7 @@ def normalised_cost(cost: FloatArray) -> FloatArray:
     return np.asarray(np.divide(cost, most, out=np.zeros_like(cost), where=most > 0), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AvengersProRouter(EmbeddedRouter):
     """Clusters that rank the models by performance and efficiency.
 
@@ -160,23 +162,9 @@ class AvengersProRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 3
 
-    def __init__(
-        self,
-        *,
-        performance_weight: float = 1.0,
-        n_clusters: int = 60,
-        nearest: int = 1,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.performance_weight = performance_weight
-        self.n_clusters = n_clusters
-        self.nearest = nearest
+    performance_weight: float = 1.0
+    n_clusters: int = 60
+    nearest: int = 1
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

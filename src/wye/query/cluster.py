@@ -13,7 +13,8 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -93,6 +94,7 @@ class ClusterEstimator(KeptArrays, QualityEstimator):
         return contrast_error(quality, predicted, means)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ClusterRouter(EmbeddedRouter):
     """k-means clusters, each with its own ranking of the models.
 
@@ -104,21 +106,8 @@ class ClusterRouter(EmbeddedRouter):
 
     name = "cluster"
 
-    def __init__(
-        self,
-        *,
-        n_clusters: int | None = None,
-        nearest: int = 3,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.n_clusters = n_clusters
-        self.nearest = nearest
+    n_clusters: int | None = None
+    nearest: int = 3
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -64,6 +64,7 @@ class CategoryTrace:
     expert: str
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompositionOfExpertsRouter(PlacingRouter):
     """A category classifier and a table of experts within a budget of size.
 
@@ -90,33 +91,14 @@ class CompositionOfExpertsRouter(PlacingRouter):
     stacked = False
     n_folds = 3
 
-    def __init__(
-        self,
-        *,
-        head: str = "knn",
-        k: int = 20,
-        shrinkage: float = 20.0,
-        budget: float | None = None,
-        size_penalty: float = 0.0,
-        solver: str = "milp",
-        uncertainty: str = "distance",
-        threshold: float | None = None,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.head = head
-        self.k = k
-        self.shrinkage = shrinkage
-        self.budget = budget
-        self.size_penalty = size_penalty
-        self.solver = solver
-        self.uncertainty = uncertainty
-        self.threshold = threshold
+    head: str = "knn"
+    k: int = 20
+    shrinkage: float = 20.0
+    budget: float | None = None
+    size_penalty: float = 0.0
+    solver: str = "milp"
+    uncertainty: str = "distance"
+    threshold: float | None = None
 
     def fit(self, data: RoutingData, *, unlabelled: Sequence[str] = ()) -> Self:
         """Learn the categories from the column `dataset`, fill the table, host experts.

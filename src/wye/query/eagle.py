@@ -23,6 +23,7 @@ Shape letters: Q queries, M models, R references, N neighbours.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -171,6 +172,7 @@ def played(ratings: FloatArray, weight: FloatArray, points: FloatArray) -> Float
     return np.asarray(points - np.add.reduce(weight * expected, axis=-1), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class EagleRouter(EmbeddedRouter):
     """Global and local Elo ratings; training-free, and incremental.
 
@@ -185,23 +187,9 @@ class EagleRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        *,
-        share: float = 0.5,
-        k_factor: float = 32.0,
-        n_neighbours: int = 20,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.share = share
-        self.k_factor = k_factor
-        self.n_neighbours = n_neighbours
+    share: float = 0.5
+    k_factor: float = 32.0
+    n_neighbours: int = 20
 
     def observe(self, text: str, quality: Mapping[str, float]) -> Self:
         """Learn from one more query at once: its battles, and it as a neighbour of others.

@@ -16,7 +16,8 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`, K rank.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
 SLACK = 0.005
 # Of the mean quality of a model that joins, before its first answer.
 BIAS_VARIANCE = 0.04
+# Standard deviation of one answer's quality about what is expected of it, at least.
+LEAST_NOISE = 0.01
 
 
 class FactorisationEstimator(KeptArrays, JoiningEstimator):
@@ -126,7 +129,9 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         width = np.full(factors.shape[1], float((self.vectors_**2).mean()) + 1e-6)
         width[0] = BIAS_VARIANCE
         prior_mean, covariance = newcomer_prior(factors, width)
-        return prior_mean, covariance, float(np.sqrt((self.noise_**2).mean()))
+        # Answers that the model explains without a rest would otherwise weigh infinitely much.
+        noise = max(float(np.sqrt((self.noise_**2).mean())), LEAST_NOISE)
+        return prior_mean, covariance, noise
 
     def drop(self, column: int) -> Self:
         """Remove a model."""
@@ -171,6 +176,7 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         return max(r for r, e in zip(ranks, errors, strict=True) if e <= (1 + SLACK) * min(errors))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FactorisationRouter(ChoosingRouter):
     """Low-rank factorisation with a query encoder; models join and leave without retraining.
 
@@ -181,19 +187,7 @@ class FactorisationRouter(ChoosingRouter):
 
     name = "factorisation"
 
-    def __init__(
-        self,
-        *,
-        rank: int | None = None,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.rank = rank
+    rank: int | None = None
 
     def remove_model(self, name: str) -> Self:
         """Let a model leave at once; of one that had joined, nothing stays behind.

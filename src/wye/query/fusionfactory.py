@@ -29,7 +29,8 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,6 +50,7 @@ METHODS = ("knn", "svm", "mlp", "bert", "graph")
 GRAPH_HIDDEN, GRAPH_STEPS = 8, 70
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FusionFactoryRouter(EmbeddedRouter):
     """The query level of FusionFactory, by one of its routers.
 
@@ -64,26 +66,14 @@ class FusionFactoryRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        method: str = "knn",
-        scenario: tuple[float, float] = (1.0, 0.0),
-        k: int = 20,
-        descriptions: Mapping[str, str] | None = None,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.method = method
-        a, b = check_scenario(scenario)
+    method: str = "knn"
+    scenario: tuple[float, float] = (1.0, 0.0)
+    k: int = 20
+    descriptions: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        a, b = check_scenario(self.scenario)
         self.scenario = (a, b)
-        self.k = k
-        self.descriptions = descriptions
 
     def _training_inputs(self, data: RoutingData) -> QueryInputs:
         if self.method in ("bert", "graph"):

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class EdgeTrace:
     contribution: float
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GraphRouter(PlacingRouter):
     """A graph of queries and models; the edge with the best score is taken.
 
@@ -76,36 +77,19 @@ class GraphRouter(PlacingRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        descriptions: Mapping[str, str] | None = None,
-        scenario: tuple[float, float] = (1.0, 0.0),
-        hidden: int = 32,
-        steps: int = 60,
-        draws: int = 4,
-        visible_share: float = 0.5,
-        visible_edges: bool = True,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-4,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.descriptions = descriptions
-        a, b = check_scenario(scenario)
+    descriptions: Mapping[str, str] | None = None
+    scenario: tuple[float, float] = (1.0, 0.0)
+    hidden: int = 32
+    steps: int = 60
+    draws: int = 4
+    visible_share: float = 0.5
+    visible_edges: bool = True
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        a, b = check_scenario(self.scenario)
         self.scenario = (a, b)
-        self.hidden = hidden
-        self.steps = steps
-        self.draws = draws
-        self.visible_share = visible_share
-        self.visible_edges = visible_edges
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
 
     def add_model(
         self,

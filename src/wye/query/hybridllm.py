@@ -23,7 +23,7 @@ Shape letters: Q queries, M models.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -110,6 +110,7 @@ def best_margin(gap: FloatArray) -> float:
     return float(candidates[int(np.argmax(spread > spread.max() - 1e-12))])
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HybridLLMRouter(SufficiencyRouter):
     """Small or large by the chance that the small one matches; of M models each has a head.
 
@@ -122,26 +123,10 @@ class HybridLLMRouter(SufficiencyRouter):
 
     name = "hybridllm"
 
-    def __init__(
-        self,
-        *,
-        loss: str = "trans",
-        temperature: float | None = None,
-        penalty: float = 1.0,
-        embedder: Any = "static",
-        calibration: str = "none",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            penalty=penalty,
-            embedder=embedder,
-            calibration=calibration,
-            max_references=max_references,
-            seed=seed,
-        )
-        self.loss = loss
-        self.temperature = temperature
+    loss: str = "trans"
+    temperature: float | None = None
+    penalty: float = 1.0
+    calibration: str = "none"
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

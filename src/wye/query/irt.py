@@ -20,7 +20,8 @@ R references.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,6 +274,7 @@ def _sigmoid(z: FloatArray) -> FloatArray:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0))), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class IRTRouter(PlacingRouter):
     """Item response theory with a query encoder; models join by their ability alone.
 
@@ -287,23 +289,9 @@ class IRTRouter(PlacingRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        *,
-        n_abilities: int = 8,
-        warm_start: float = 0.3,
-        n_neighbours: int = 8,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.n_abilities = n_abilities
-        self.warm_start = warm_start
-        self.n_neighbours = n_neighbours
+    n_abilities: int = 8
+    warm_start: float = 0.3
+    n_neighbours: int = 8
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -16,6 +16,7 @@ Shape letters: Q queries, M models, K neighbours, R references.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -152,6 +153,7 @@ def _weights(similarity: NDArray[np.float32], sharpness: float) -> NDArray[np.fl
     return np.asarray((nearness / nearness[:, :1]) ** np.float32(sharpness), np.float32)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class KNNRouter(EmbeddedRouter):
     """kNN with shrinkage towards each model's mean.
 
@@ -164,23 +166,9 @@ class KNNRouter(EmbeddedRouter):
 
     name = "knn"
 
-    def __init__(
-        self,
-        *,
-        k: int | None = None,
-        shrinkage: float | None = None,
-        sharpness: float | None = None,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.k = k
-        self.shrinkage = shrinkage
-        self.sharpness = sharpness
+    k: int | None = None
+    shrinkage: float | None = None
+    sharpness: float | None = None
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         return {

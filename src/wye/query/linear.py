@@ -14,7 +14,8 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,7 @@ def _rarity(ridge: Ridge) -> FloatArray:
     return np.asarray(np.sqrt(ridge.counts.max() / np.maximum(ridge.counts, 1.0)), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LinearRouter(EmbeddedRouter):
     """Ridge regression on the embedding and text features.
 
@@ -91,18 +93,6 @@ class LinearRouter(EmbeddedRouter):
     """
 
     name = "linear"
-
-    def __init__(
-        self,
-        *,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
 
     def _estimators(self) -> dict[str, QualityEstimator]:
         return {"linear": LinearEstimator()}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -122,6 +123,7 @@ def _activations(network: HiddenLayer, columns: NDArray[np.float32]) -> NDArray[
     return np.asarray(np.maximum(columns @ weight + bias, 0.0), np.float32)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MLPRouter(EmbeddedRouter):
     """A small network on the embedding and text features.
 
@@ -134,23 +136,9 @@ class MLPRouter(EmbeddedRouter):
 
     name = "mlp"
 
-    def __init__(
-        self,
-        *,
-        hidden: int = 64,
-        penalty: float = 0.1,
-        epochs: int = 20,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.hidden = hidden
-        self.penalty = penalty
-        self.epochs = epochs
+    hidden: int = 64
+    penalty: float = 0.1
+    epochs: int = 20
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -18,7 +18,7 @@ Shape letters: Q queries, M models, L = 5 labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -131,6 +131,7 @@ def prompted_strong_score(chat_model: ChatModel, text: str) -> float:
     return strong_score(found)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RouteLLMCausalRouter(SufficiencyRouter):
     """Five labels of the weak model's answer, by heads or by asking a chat model.
 
@@ -143,24 +144,11 @@ class RouteLLMCausalRouter(SufficiencyRouter):
 
     name = "routellm-causal"
 
-    def __init__(
-        self,
-        *,
-        chat_model: ChatModel | None = None,
-        penalty: float = 1.0,
-        embedder: Any = "static",
-        calibration: str = "none",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            penalty=penalty,
-            embedder=embedder,
-            calibration=calibration,
-            max_references=max_references,
-            seed=seed,
-        )
-        self.chat_model = chat_model
+    chat_model: ChatModel | None = None
+    penalty: float = 1.0
+    calibration: str = "none"
+
+    def __post_init__(self) -> None:
         self._asked: dict[str, float] = {}
 
     def _check_parameters(self) -> None:

@@ -19,6 +19,7 @@ Shape letters: Q queries, M models, D embedding width, d width of the factors, B
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -186,6 +187,7 @@ def _unit(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RouteLLMMFRouter(EmbeddedRouter):
     """Matrix factorisation on wins; ranks any number of models by their chance against the strong.
 
@@ -200,23 +202,9 @@ class RouteLLMMFRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 100,
-        max_pairs: int = 100_000,
-        max_steps: int = 4_000,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.epochs = epochs
-        self.max_pairs = max_pairs
-        self.max_steps = max_steps
+    epochs: int = 100
+    max_pairs: int = 100_000
+    max_steps: int = 4_000
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -21,6 +21,7 @@ Shape letters: Q queries, M models, R logged queries with battles, T tiers, D em
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -163,6 +164,7 @@ def _total(wins: NDArray[np.float32]) -> FloatArray:
     return np.asarray(wins.sum(axis=0, dtype=np.float64), np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RouteLLMSWRouter(EmbeddedRouter):
     """Similarity-weighted ranking; ranks any number of models by their chance against the strong.
 
@@ -176,21 +178,8 @@ class RouteLLMSWRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        n_tiers: int = 10,
-        max_queries: int = 4096,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.n_tiers = n_tiers
-        self.max_queries = max_queries
+    n_tiers: int = 10
+    max_queries: int = 4096
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -24,6 +24,7 @@ space.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -238,6 +239,7 @@ def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RouterDCRouter(EmbeddedRouter):
     """Dual contrastive learning of queries and models in one space.
 
@@ -254,27 +256,11 @@ class RouterDCRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        *,
-        width: int = 64,
-        temperature: float = 0.2,
-        weight: float = 1.0,
-        n_clusters: int = 8,
-        epochs: int = 20,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.width = width
-        self.temperature = temperature
-        self.weight = weight
-        self.n_clusters = n_clusters
-        self.epochs = epochs
+    width: int = 64
+    temperature: float = 0.2
+    weight: float = 1.0
+    n_clusters: int = 8
+    epochs: int = 20
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

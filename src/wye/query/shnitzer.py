@@ -28,6 +28,7 @@ Shape letters: Q queries, M models, K neighbours, R references, C datasets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -196,6 +197,7 @@ def above_half(correct: FloatArray) -> FloatArray:
     return np.asarray(correct > 0.5, np.float64)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ShnitzerRouter(EmbeddedRouter):
     """One model for a task, by the score S1, S2 or S3 of its queries.
 
@@ -210,21 +212,8 @@ class ShnitzerRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 3
 
-    def __init__(
-        self,
-        *,
-        score: str = "S1",
-        k: int = 20,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.score = score
-        self.k = k
+    score: str = "S1"
+    k: int = 20
 
     def score_task(self, texts: Sequence[str]) -> FloatArray:
         """The score of each model on the queries of one task together, `[M]`.

@@ -81,6 +81,7 @@ class Penalised(Policy):
         return self.name
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TryageRouter(EmbeddedRouter):
     """Predicted losses and constraints by flags.
 
@@ -100,25 +101,10 @@ class TryageRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        constraints: Mapping[str, Mapping[str, float]] | None = None,
-        hidden: int = 256,
-        epochs: int = 30,
-        online_rate: float = 0.1,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.constraints = constraints
-        self.hidden = hidden
-        self.epochs = epochs
-        self.online_rate = online_rate
+    constraints: Mapping[str, Mapping[str, float]] | None = None
+    hidden: int = 256
+    epochs: int = 30
+    online_rate: float = 0.1
 
     def fit(self, data: RoutingData) -> Self:
         """Learn losses from outcomes; read the constraints of the models.

@@ -17,7 +17,8 @@ Shape letters: Q queries, M models, C clusters, D embedding width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -103,6 +104,7 @@ class UniRouteEstimator(KeptArrays, PlacingEstimator):
         return 1.0 - table, std
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class UniRouteRouter(PlacingRouter):
     """Cluster error rates as the vector of a model; a new model needs nothing else.
 
@@ -117,23 +119,9 @@ class UniRouteRouter(PlacingRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 3
 
-    def __init__(
-        self,
-        *,
-        n_clusters: int = 32,
-        temperature: float = 0.2,
-        shrinkage: float = 1.0,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.n_clusters = n_clusters
-        self.temperature = temperature
-        self.shrinkage = shrinkage
+    n_clusters: int = 32
+    temperature: float = 0.2
+    shrinkage: float = 1.0
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -13,12 +13,12 @@ Shape letters: Q queries, M models, V buckets of terms.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.embed import Embedder
 from wye.embed.terms import HashedTerms
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.embedded import EmbeddedRouter
@@ -102,6 +102,7 @@ class WordsEstimator(QualityEstimator):
         self.terms_.set_state(under("terms.", arrays))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class WordsRouter(EmbeddedRouter):
     """Ridge regression on words and word pairs; the embedding serves novelty and cost alone.
 
@@ -115,19 +116,7 @@ class WordsRouter(EmbeddedRouter):
 
     name = "words"
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 30.0,
-        embedder: str | Embedder = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.penalty = penalty
+    penalty: float = 30.0
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -20,7 +20,8 @@ Shape letters: Q queries, M models, C tags, D columns of `QueryInputs.columns`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,6 +171,7 @@ def kl_to_target(columns: FloatArray, target: FloatArray, arrays: Arrays) -> tup
     return value, {"weight": columns.T @ error, "bias": error.sum(axis=0)}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ZooterRouter(EmbeddedRouter):
     """Reward distillation with label enhancement over tags.
 
@@ -185,25 +187,10 @@ class ZooterRouter(EmbeddedRouter):
     stacked: ClassVar[bool] = False
     n_folds: ClassVar[int] = 3
 
-    def __init__(
-        self,
-        *,
-        beta: float = 0.3,
-        temperature: float = 0.2,
-        tag: str = "dataset",
-        n_clusters: int = 32,
-        embedder: Any = "static",
-        calibration: str = "platt",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.beta = beta
-        self.temperature = temperature
-        self.tag = tag
-        self.n_clusters = n_clusters
+    beta: float = 0.3
+    temperature: float = 0.2
+    tag: str = "dataset"
+    n_clusters: int = 32
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

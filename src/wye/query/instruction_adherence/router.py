@@ -34,7 +34,6 @@ from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
 from wye.query.learning.inputs import QueryInputs
 
 if TYPE_CHECKING:
-    from wye.embed import Embedder
     from wye.query.policy import Policy
 
 Needs = Sequence[Iterable[str] | None]
@@ -125,6 +124,7 @@ class SkillTrace:
     eligible: tuple[str, ...]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CapabilityRouter(EmbeddedRouter):
     """Routes by required skills and a table of who has them.
 
@@ -144,23 +144,10 @@ class CapabilityRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        capabilities: Counts | None = None,
-        prior: Prior = "uniform",
-        minimum: float = 0.0,
-        embedder: str | Embedder = "static",
-        calibration: str = "none",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.capabilities = capabilities
-        self.prior: Prior = prior
-        self.minimum = minimum
+    capabilities: Counts | None = None
+    prior: Prior = "uniform"
+    minimum: float = 0.0
+    calibration: str = "none"
 
     @property
     def table_(self) -> CapabilityTable:

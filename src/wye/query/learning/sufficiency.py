@@ -216,6 +216,7 @@ class LabelEstimator(SufficiencyEstimator):
         self.heads_ = SoftmaxHeads.from_arrays(arrays)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SufficiencyRouter(EmbeddedRouter):
     """Base of the routers on a `SufficiencyEstimator`: adds the thresholds of the papers.
 
@@ -227,19 +228,8 @@ class SufficiencyRouter(EmbeddedRouter):
     stacked = False
     n_folds = 2
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 1.0,
-        embedder: Any = "static",
-        calibration: str = "none",
-        max_references: int = 8192,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            embedder=embedder, calibration=calibration, max_references=max_references, seed=seed
-        )
-        self.penalty = penalty
+    penalty: float = 1.0
+    calibration: str = "none"
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
