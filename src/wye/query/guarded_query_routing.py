@@ -22,11 +22,10 @@ Shape letters: Q queries, C domains, T targets.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +33,14 @@ from numpy.typing import NDArray
 from wye.core import Plan
 from wye.data.questions import normalise
 from wye.query.arguments import checked_texts
-from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.base import NotFittedError, RouterError
 from wye.query.guards import (
     AnyGuard,
     DomainClassifier,
-    EnergyGuard,
-    FastText,
     Guard,
     KnownTokenGuard,
-    MahalanobisGuard,
-    NearestGuard,
     RejectionWatch,
-    ScoreGuard,
-    SemanticRouter,
     SigmoidGuard,
-    SoftmaxGuard,
-    VectorClassifier,
     WideMLP,
 )
 from wye.query.guards.base import coverage_curve
@@ -58,27 +49,16 @@ from wye.query.guards.gqr import as_package_model as as_package_model
 from wye.query.guards.gqr import gqr_score as gqr_score
 from wye.query.guards.gqr import harmonic_mean as harmonic_mean
 from wye.query.guards.gqr import package_benchmark as package_benchmark
+from wye.query.guards.storing import CLASSIFIERS as CLASSIFIERS
+from wye.query.guards.storing import GUARDS as GUARDS
+from wye.query.guards.storing import read_file, restored_parts, stored_parts, write_file
+from wye.query.learning.named_arrays import prefixed, under
 
 if TYPE_CHECKING:
     from wye.query.base import BoolArray, QueryRouter
     from wye.query.policy import Policy
 
 OOD = "ood"
-CLASSIFIERS: tuple[type[DomainClassifier], ...] = (
-    WideMLP,
-    FastText,
-    VectorClassifier,
-    SemanticRouter,
-)
-GUARDS: tuple[type[Guard], ...] = (
-    SigmoidGuard,
-    SoftmaxGuard,
-    EnergyGuard,
-    ScoreGuard,
-    MahalanobisGuard,
-    NearestGuard,
-    KnownTokenGuard,
-)
 
 
 @dataclass(frozen=True)
@@ -281,36 +261,18 @@ class GuardedRouter:
         Raises:
             NotFittedError: before `fit`.
             RouterError: a part is none of `CLASSIFIERS` and `GUARDS`, or has a parameter that is
-                no JSON.
+                no JSON (`wye.query.guards.storing`).
         """
-        from safetensors.numpy import save
-
         self._require_fitted()
-        guards = _rules(self.guard)
-        for part, known in [(self.router, CLASSIFIERS), *((g, GUARDS) for g in guards)]:
-            if type(part) not in known:
-                raise RouterError(f"{part.kind} is not of wye, and cannot be saved with the rest")
-        arrays = {f"router/{k}": v for k, v in self.router.get_state().items()}
-        arrays |= {f"guard/{k}": v for k, v in AnyGuard(guards=guards).get_state().items()}
-        arrays |= {f"coverage/{k}": v for k, v in self.coverage_.items()}
-        told = {
-            "router": [self.router.kind, _plain(self.router.get_params())],
-            "guards": [[g.kind, _plain(g.get_params())] for g in guards],
+        arrays, values = stored_parts(self.router, self.guard)
+        told = values | {
             "targets": self.targets,
             "fallback": self.fallback,
             "validation_share": self.validation_share,
             "seed": self.seed,
-            "domains": list(self.domains_),
             "rejection_rate": self.rejection_rate_,
         }
-        blob = save(
-            {k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"wye": json.dumps(told)}
-        )
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_bytes(blob)
-        temporary.replace(target)
-        return target
+        return write_file(path, arrays | prefixed("coverage/", self.coverage_), told)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -319,25 +281,11 @@ class GuardedRouter:
         Raises:
             RouterError: there is no such file, or it is none of ours.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "np") as file:
-                told = json.loads((file.metadata() or {})["wye"])
-                arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise RouterError(f"{path} holds no guarded router: {error!r}") from error
-        kinds = {c.kind: c for c in CLASSIFIERS}
-        rules = {g.kind: g for g in GUARDS}
-        router = kinds[told["router"][0]](**told["router"][1])
-        guards = [rules[kind](**params) for kind, params in told["guards"]]
-        whole = AnyGuard(guards=guards)
-        whole.set_state(_under("guard/", arrays))
-        router.set_state(_under("router/", arrays))
-        router.domains_ = tuple(told["domains"])
+        arrays, told = read_file(path)
+        router, guard = restored_parts(arrays, told)
         made = cls(
             router,
-            guards[0] if len(guards) == 1 else whole,
+            guard,
             targets=told["targets"],
             fallback=told["fallback"],
             validation_share=told["validation_share"],
@@ -345,7 +293,7 @@ class GuardedRouter:
         )
         made.domains_ = router.domains_
         made.rejection_rate_ = told["rejection_rate"]
-        made.coverage_ = _under("coverage/", arrays)
+        made.coverage_ = under("coverage/", arrays)
         return made
 
     def _parts(self, labels: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -395,22 +343,3 @@ def _different(texts: Sequence[str]) -> list[int]:
     for i, text in enumerate(texts):
         first.setdefault(normalise(text), i)
     return sorted(first.values())
-
-
-def _rules(guard: Guard) -> tuple[Guard, ...]:
-    return guard.guards if isinstance(guard, AnyGuard) else (guard,)
-
-
-def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    from wye.embed import Embedder
-
-    plain = {k: v.spec if isinstance(v, Embedder) else v for k, v in params.items()}
-    try:
-        json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RouterError(f"the parameters {params} cannot be written as JSON") from error
-    return plain
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from wye.query.arguments import checked_texts
 from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
+from wye.query.learning.named_arrays import together, under
 
 Labels = NDArray[np.intp]
 
@@ -252,15 +253,12 @@ class AnyGuard(Guard):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """What each learned."""
-        return {f"{g.kind}/{k}": v for g in self.guards for k, v in g.get_state().items()}
+        return together({g.kind: g.get_state() for g in self.guards})
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
         for guard in self.guards:
-            prefix = f"{guard.kind}/"
-            guard.set_state(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            )
+            guard.set_state(under(f"{guard.kind}/", arrays))
 
 
 def largest_threshold(confidence: FloatArray, right: BoolArray, eps: float) -> float:

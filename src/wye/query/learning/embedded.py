@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -33,6 +33,7 @@ from wye.query.learning.cost_model import CostModel, fit_cost_model
 from wye.query.learning.estimator import QualityEstimator, folds, mean_std, model_means
 from wye.query.learning.features import FEATURES, text_features
 from wye.query.learning.inputs import Logged, QueryInputs, nearest
+from wye.query.learning.named_arrays import restored_embedder, together, under
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -337,11 +338,7 @@ class EmbeddedRouter(QueryRouter):
             "embedder": self.embedder_.get_state(),
             "cost_model": self.cost_model_.arrays(),
             "reliability": self.reliability_.arrays(),
-            "combination": {
-                "means": self.combination_.means,
-                "common": self.combination_.common,
-                "contrast": self.combination_.contrast,
-            },
+            "combination": asdict(self.combination_),
             "calibrator": {"knots": self.calibrator_.knots},
             "inputs": {
                 "feature_mean": self.feature_mean_,
@@ -355,14 +352,13 @@ class EmbeddedRouter(QueryRouter):
         names = list(self.estimators_)
         for h in self.used_:
             parts[f"estimator.{names[h]}"] = self.estimators_[names[h]].get_state()
-        arrays = {f"{part}/{k}": v for part, held in parts.items() for k, v in held.items()}
         values = {
             "embedder": self.embedder_.name,
             "calibrator": self.calibrator_.method,
             "estimators": [names[h] for h in self.used_],
             "features": list(FEATURES),
         }
-        return arrays, values
+        return together(parts), values
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned.
@@ -375,27 +371,22 @@ class EmbeddedRouter(QueryRouter):
                 "the router was learned with other text features than this version of wye reads; "
                 "train it again"
             )
-        self.embedder_ = get_embedder(self.embedder)
-        self.embedder_.set_state(_part(arrays, "embedder"))
-        if self.embedder_.name != values["embedder"]:
-            raise RouterError(
-                f"the router was learned on the vectors of {values['embedder']!r}, but here "
-                f"{self.embedder!r} is {self.embedder_.name!r}; install that version or train again"
-            )
-        own = _part(arrays, "inputs")
+        self.embedder_ = restored_embedder(
+            self.embedder, values["embedder"], under("embedder/", arrays)
+        )
+        own = under("inputs/", arrays)
         self.feature_mean_, self.feature_std_ = own["feature_mean"], own["feature_std"]
         self.references_, self.familiarity_ = own["references"], own["familiarity"]
         self.mean_std_, self.kept_ = own["mean_std"], own["kept"]
-        self.combination_ = Combination(**_part(arrays, "combination"))
-        knots = _part(arrays, "calibrator")["knots"]
-        self.calibrator_ = Calibrator(values["calibrator"], knots)
-        self.reliability_ = Reliability.from_arrays(_part(arrays, "reliability"))
+        self.combination_ = Combination(**under("combination/", arrays))
+        self.calibrator_ = Calibrator(values["calibrator"], arrays["calibrator/knots"])
+        self.reliability_ = Reliability.from_arrays(under("reliability/", arrays))
         self.estimators_ = self._estimators()
         names = list(self.estimators_)
         self.used_ = [names.index(n) for n in values["estimators"]]
         for name in values["estimators"]:
-            self.estimators_[name].set_state(_part(arrays, f"estimator.{name}"))
-        self.cost_model_ = CostModel.from_arrays(_part(arrays, "cost_model"))
+            self.estimators_[name].set_state(under(f"estimator.{name}/", arrays))
+        self.cost_model_ = CostModel.from_arrays(under("cost_model/", arrays))
 
 
 def _are_prices(pair: Any) -> bool:
@@ -407,7 +398,3 @@ def _are_prices(pair: Any) -> bool:
 
 def _cost_design(inputs: QueryInputs) -> NDArray[np.float32]:
     return np.concatenate([inputs.vectors, inputs.limited_features], axis=1)
-
-
-def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    return {k.split("/", 1)[1]: v for k, v in arrays.items() if k.split("/", 1)[0] == part}
