@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wye.lockstep.base import LockstepError
+from wye.lockstep.descent import descend
 from wye.lockstep.expert_records import ExpertRecord, record_experts, routing_loss
 from wye.lockstep.fusionroute import TokenFusion
 from wye.lockstep.preference_loss import complemented_dpo, sequence_log_probability
@@ -253,16 +254,8 @@ def _descend(
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate * _share_of_rate(step, steps)
-            loss = loss_of()
-            losses[step] = float(loss.detach())
-            if not math.isfinite(losses[step]):
-                raise LockstepError(
-                    f"the loss is {losses[step]} in step {step + 1}: lower rate={rate}"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(learned, 1.0)
-            optimiser.step()
+            remedy = f"lower rate={rate}"
+            losses[step] = descend(optimiser, learned, loss_of(), step=step, remedy=remedy)
     finally:
         fusion.train(was_training)
     return losses

@@ -17,17 +17,17 @@ Shape letters: B queries, L length, V vocabulary, M models, D width of z.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from wye.core import entropy, squared_variation, symmetric_divergence
 from wye.lockstep.base import LockstepError
+from wye.lockstep.descent import descend
 from wye.lockstep.mixture_of_thoughts import MixtureOfThoughts, Thoughts
 from wye.lockstep.offsets import Tokens
 
@@ -185,15 +185,8 @@ def fit_thoughts(
                     generator=generator,
                     peer_rows=peers,
                 )
-                losses[step] = float(loss.detach())
-                if not math.isfinite(losses[step]):
-                    raise LockstepError(
-                        f"the loss is {losses[step]} in step {step + 1}: lower the rates"
-                    )
-                optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(learned, 1.0)
-                optimiser.step()
+                remedy = "lower the rates"
+                losses[step] = descend(optimiser, learned, loss, step=step, remedy=remedy)
     finally:
         mixture.train(was_training)
     return losses
