@@ -60,10 +60,21 @@ def page(report: Report) -> str:
     )
 
 
-def _tables(report: Report) -> str:
-    routers = list(report.routers.values())
-    ways = [
-        *([f"router: {r.name}", with_interval(r.quality), money(r.cost)] for r in routers),
+def single_rows(report: Report) -> list[list[str]]:
+    """Name, quality and cost of each single model."""
+    return [
+        [
+            s.name + (" (best single model)" if s == report.best_single else ""),
+            with_interval(s.quality),
+            money(s.cost),
+        ]
+        for s in report.singles
+    ]
+
+
+def bound_rows(report: Report) -> list[list[str]]:
+    """Name, quality and cost of what no router reaches: it would have to know the answers."""
+    return [
         [
             "best per dataset (knows the dataset)",
             with_interval(report.best_per_dataset.quality),
@@ -74,14 +85,15 @@ def _tables(report: Report) -> str:
             with_interval(report.oracle.quality),
             money(report.oracle.cost),
         ],
-        *(
-            [
-                s.name + (" (best single model)" if s == report.best_single else ""),
-                with_interval(s.quality),
-                money(s.cost),
-            ]
-            for s in report.singles
-        ),
+    ]
+
+
+def _tables(report: Report) -> str:
+    routers = list(report.routers.values())
+    ways = [
+        *([f"router: {r.name}", with_interval(r.quality), money(r.cost)] for r in routers),
+        *bound_rows(report),
+        *single_rows(report),
     ]
     parts = ["<h2>Ways to answer</h2>", table(["", "quality", "cost per query"], ways)]
     if report.oracle.cost.known:

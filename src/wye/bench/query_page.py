@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from wye.bench.document import document, table
 from wye.bench.frontier import render
-from wye.bench.page import frontier_legend, frontier_svg
+from wye.bench.page import bound_rows, frontier_legend, frontier_svg, single_rows
 from wye.bench.query import BenchError
 from wye.bench.query_result import DETAILS, HEADS, QueryBench, cells, details
 from wye.bench.view import ROUTER_COLOURS, frontier_view
 from wye.files import write_whole
-from wye.query.report.screen import money, with_interval
 
 if TYPE_CHECKING:
     from wye.query.report import Report
@@ -84,7 +83,7 @@ def page(result: QueryBench) -> str:
         "<h2>All metrics</h2>",
         table(["router", *DETAILS], [[r.router, *details(r)] for r in result.rows]),
         "<h2>Without a router</h2>",
-        table(["", "quality", "cost per query"], _without(report)),
+        table(["", "quality", "cost per query"], [*single_rows(report), *bound_rows(report)]),
     ]
     verdicts = "".join(f"<li>{escape(r.verdict)}</li>" for r in report.routers.values())
     parts.append(f"<h2>Each router by itself</h2><ul>{verdicts}</ul>")
@@ -96,29 +95,6 @@ def page(result: QueryBench) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     parts.append(f'<h2>How it was compared</h2><ul class="note">{notes}</ul>')
     return document(result.title, "\n".join(parts))
-
-
-def _without(report: Report) -> list[list[str]]:
-    return [
-        *(
-            [
-                s.name + (" (best single model)" if s == report.best_single else ""),
-                with_interval(s.quality),
-                money(s.cost),
-            ]
-            for s in report.singles
-        ),
-        [
-            "best per dataset (knows the dataset)",
-            with_interval(report.best_per_dataset.quality),
-            money(report.best_per_dataset.cost),
-        ],
-        [
-            "oracle (knows the outcome)",
-            with_interval(report.oracle.quality),
-            money(report.oracle.cost),
-        ],
-    ]
 
 
 def _not_plotted(result: QueryBench) -> list[str]:
