@@ -36,12 +36,16 @@ class Choice:
         propensity: `[Q]` probability of the choice that was made; 1 for deterministic policies.
         reasons: for each query, sentences in plain words, most important first. May build them
             when they are read.
+        probabilities: `[Q, M]` probability with which the policy chooses each model; a row adds up
+            to 1 less the probability of abstaining. None where the choice was certain, or where a
+            policy that draws cannot tell.
     """
 
     plan: Plan
     score: FloatArray
     propensity: FloatArray
     reasons: Sequence[tuple[str, ...]]
+    probabilities: FloatArray | None = None
 
 
 class Policy(ABC):
@@ -64,6 +68,26 @@ class Policy(ABC):
     ) -> Choice:
         """Choose for every query of `estimate` among the `allowed` `[Q, M]` models."""
 
+    def probabilities(self, estimate: Estimate, *, allowed: BoolArray | None = None) -> FloatArray:
+        """`[Q, M]` probability with which each model is chosen; 1 minus its sum is to abstain.
+
+        Off-policy evaluation rests on these. They come from `choose`.
+
+        Raises:
+            PolicyError: the policy keeps account of its own choices, or draws and does not tell
+                `Choice.probabilities`; or as `choose` raises.
+        """
+        import numpy as np
+
+        if self.stateful:
+            raise PolicyError(
+                f"{self.describe()} keeps account of its own choices, so the probability of a "
+                "choice depends on what came before; take a policy that looks at one query alone, "
+                "such as utility with the price that the account led to"
+            )
+        choice = self.choose(estimate, allowed=allowed, generator=np.random.default_rng(0))
+        return law_of(choice, self.describe())
+
     def settle(self, cost: float) -> None:  # noqa: B027
         """Tell the policy what a chosen answer really cost (USD). Stateless policies ignore it."""
 
@@ -71,6 +95,26 @@ class Policy(ABC):
         """Name and parameters, as in `utility(cost_weight=50.0)`."""
         names = parameter_names(type(self))
         return f"{self.name}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+
+def law_of(choice: Choice, policy: str) -> FloatArray:
+    """`[Q, M]` probabilities behind a choice of `policy`, one-hot where it was certain.
+
+    Raises:
+        PolicyError: it was drawn, and the policy does not tell among what.
+    """
+    import numpy as np
+
+    if choice.probabilities is not None:
+        return choice.probabilities
+    if bool((choice.propensity != 1.0).any()):
+        raise PolicyError(
+            f"{policy} draws, but does not tell the probabilities of all models; set "
+            "Choice.probabilities"
+        )
+    law = np.zeros((choice.plan.n_sources, choice.plan.n_targets))
+    law[np.asarray(choice.plan.source), np.asarray(choice.plan.target)] = 1.0
+    return law
 
 
 @lru_cache(maxsize=256)

@@ -21,10 +21,10 @@ _MODELS = ("small", "middle", "large", "odd")
 def check_policy(policy: Policy | Callable[[], Policy]) -> None:
     """Raise AssertionError, with what was expected, where `policy` breaks the contract.
 
-    Checked: shapes and ranges of the choice; only allowed models; nothing allowed means nowhere;
-    the same seed gives the same choice; no query or a single one; permuted queries (policies
-    without state); the estimate is left as it was; reasons in words; parameters in `describe`; a
-    wrong `allowed` is refused.
+    Checked: shapes and ranges of the choice; only allowed models; probabilities that agree with the
+    propensity, where they are told; nothing allowed means nowhere; the same seed gives the same
+    choice; no query or a single one; permuted queries (policies without state); the estimate is
+    left as it was; reasons in words; parameters in `describe`; a wrong `allowed` is refused.
 
     Args:
         policy: as it comes from its constructor, or a function that makes one. It must work with
@@ -39,6 +39,7 @@ def check_policy(policy: Policy | Callable[[], Policy]) -> None:
     )
     _check_choice(make)
     _check_allowed(make)
+    _check_probabilities(make)
     _check_seed(make)
     _check_sizes(make)
     _check_inputs_untouched(make)
@@ -91,6 +92,27 @@ def _check_choice(make: Callable[[], Policy]) -> None:
     for reasons in choice.reasons:
         assert reasons, "a choice without a reason"
         assert all(isinstance(r, str) and r.strip() for r in reasons), f"empty reason: {reasons}"
+
+
+def _check_probabilities(make: Callable[[], Policy]) -> None:
+    policy = make()
+    if policy.stateful:
+        return
+    estimate = example_estimate()
+    rng = np.random.default_rng(2)
+    allowed = rng.random((len(estimate), 4)) < 0.7
+    choice = _choose(policy, estimate, allowed)
+    if choice.probabilities is None:
+        return
+    law, target = choice.probabilities, targets_of(choice)
+    assert law.shape == allowed.shape, f"probabilities are {law.shape}, expected {allowed.shape}"
+    assert (law >= 0).all(), "a probability is negative"
+    assert (law.sum(axis=1) < 1.0 + 1e-9).all(), "the probabilities of a query exceed 1"
+    assert (law[~allowed] == 0).all(), "a forbidden model has a probability"
+    at_target = np.where(target >= 0, law[np.arange(len(target)), target], 1.0 - law.sum(axis=1))
+    assert np.allclose(choice.propensity, at_target), (
+        "propensity must be the probability of the choice that was made"
+    )
 
 
 def _check_allowed(make: Callable[[], Policy]) -> None:

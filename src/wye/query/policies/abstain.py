@@ -21,7 +21,7 @@ from wye.query.policies.quality import Quality
 from wye.query.policy import Choice, Policy, PolicyError
 
 if TYPE_CHECKING:
-    from wye.query.base import BoolArray, Estimate
+    from wye.query.base import BoolArray, Estimate, FloatArray
 
 
 class Abstain(Policy):
@@ -107,9 +107,32 @@ class Abstain(Policy):
                 return (why, "there is no default, so it goes nowhere")
             return (why, f"the default, {self.default}, is not allowed, so it goes nowhere")
 
-        return write_choice(
-            estimate, choice.score, target, reason, np.where(away, 1.0, choice.propensity)
-        )
+        if choice.probabilities is None:
+            certain = np.where(away, 1.0, choice.propensity)
+            return write_choice(estimate, choice.score, target, reason, certain)
+        law = self._law(estimate, choice.probabilities, default, may_default)
+        nowhere = np.clip(1.0 - law.sum(axis=1), 0.0, 1.0)
+        rows = np.arange(len(target))
+        propensity = np.where(target >= 0, law[rows, target], nowhere)
+        return write_choice(estimate, choice.score, target, reason, propensity, law)
+
+    def _law(
+        self,
+        estimate: Estimate,
+        inner: FloatArray,
+        default: int | None,
+        may_default: BoolArray,
+    ) -> FloatArray:
+        """`[Q, M]` probabilities where `inner` draws: what it would lose goes to the default."""
+        novel = estimate.novelty > self.max_novelty
+        lost = np.broadcast_to(novel[:, None], inner.shape)
+        if self.max_std is not None:
+            lost = lost | (estimate.quality_std > self.max_std)
+        law = np.where(lost, 0.0, inner)
+        if default is not None:
+            moved = np.where(novel, 1.0, np.where(lost, inner, 0.0).sum(axis=1))
+            law[:, default] += np.where(may_default, moved, 0.0)
+        return law
 
     def describe(self) -> str:
         """Name and parameters, those of the inner policy included."""

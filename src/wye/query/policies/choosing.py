@@ -91,6 +91,7 @@ def write_choice(
     target: IntArray,
     reason: Callable[[int], Reason],
     propensity: FloatArray | None = None,
+    probabilities: FloatArray | None = None,
 ) -> Choice:
     """The `Choice` that sends query i to column `target[i]`, or nowhere where that is -1."""
     from wye.core import Plan
@@ -108,6 +109,7 @@ def write_choice(
         score=score,
         propensity=np.ones(n_queries) if propensity is None else propensity,
         reasons=Reasons(n_queries, reason),
+        probabilities=probabilities,
     )
 
 

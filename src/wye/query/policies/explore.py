@@ -22,7 +22,7 @@ from wye.query.policies.quality import Quality
 from wye.query.policy import Choice, Policy, PolicyError
 
 if TYPE_CHECKING:
-    from wye.query.base import BoolArray, Estimate
+    from wye.query.base import BoolArray, Estimate, FloatArray
 
 
 class Explore(Policy):
@@ -80,10 +80,9 @@ class Explore(Policy):
         explores = (rng.random(len(estimate)) < self.epsilon) & (greedy >= 0) & (n > 0)
         drawn = _draw(feasible, rng)
         target = np.where(explores, drawn, greedy)
-        share = self.epsilon / np.maximum(n, 1)
-        stays = 1.0 - self.epsilon + np.where(_at(feasible, greedy), share, 0.0)
-        propensity = np.where(target == greedy, stays, share)
-        propensity = np.where((greedy >= 0) & (n > 0), propensity, 1.0)
+        law = self._law(feasible, greedy)
+        draws = (greedy >= 0) & (n > 0)
+        propensity = np.where(draws, _at(law, target), 1.0)
 
         def reason(i: int) -> Reason:
             if not explores[i]:
@@ -96,17 +95,26 @@ class Explore(Policy):
                 f"without exploring it would have been {estimate.models[int(greedy[i])]}",
             )
 
-        return write_choice(estimate, choice.score, target, reason, propensity)
+        return write_choice(estimate, choice.score, target, reason, propensity, law)
+
+    def _law(self, feasible: BoolArray, greedy: IntArray) -> FloatArray:
+        """`[Q, M]` probability of every model; rows where `inner` abstains are 0."""
+        n = feasible.sum(axis=1, keepdims=True)
+        law = np.where(feasible, self.epsilon / np.maximum(n, 1), 0.0)
+        rows = np.flatnonzero(greedy >= 0)
+        law[rows, greedy[rows]] += np.where(n[rows, 0] > 0, 1.0 - self.epsilon, 1.0)
+        law[greedy < 0] = 0.0
+        return law
 
     def describe(self) -> str:
         """Name and parameters, those of the inner policy included."""
         return f"explore(inner={self.inner.describe()}, epsilon={self.epsilon!r})"
 
 
-def _at(feasible: BoolArray, target: IntArray) -> BoolArray:
-    if feasible.shape[1] == 0:
-        return np.zeros(feasible.shape[0], dtype=np.bool_)
-    return np.take_along_axis(feasible, target[:, None], axis=1)[:, 0]
+def _at(law: FloatArray, target: IntArray) -> FloatArray:
+    if law.shape[1] == 0:
+        return np.zeros(law.shape[0])
+    return np.asarray(np.take_along_axis(law, target[:, None], axis=1)[:, 0], np.float64)
 
 
 def _draw(feasible: BoolArray, rng: np.random.Generator) -> IntArray:

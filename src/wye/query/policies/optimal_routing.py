@@ -110,6 +110,10 @@ class OptimalRouting(Policy):
         target = np.where(heads, dear, cheap)
         open_ = cheap != dear
         propensity = np.where(open_, np.where(heads, self.coin, 1.0 - self.coin), 1.0)
+        law = np.zeros(score.shape)
+        for end, share in ((dear, self.coin), (cheap, 1.0 - self.coin)):
+            rows = np.flatnonzero(end >= 0)
+            law[rows, end[rows]] += share
 
         def reason(i: int) -> Reason:
             chosen = int(target[i])
@@ -129,7 +133,7 @@ class OptimalRouting(Policy):
             )
             return (first, second)
 
-        return write_choice(estimate, score, target, reason, propensity)
+        return write_choice(estimate, score, target, reason, propensity, law)
 
     def _find_price(self, estimate: Estimate, mask: BoolArray, least: float) -> float:
         """The least price whose cheapest choices fit the budget."""
