@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import Estimate, RouterError
+from wye.query.wording import counted
 
 if TYPE_CHECKING:
     from wye.data import RoutingData
@@ -75,8 +76,8 @@ def cross_fit(
     present = np.unique(parts)
     if present.size < 2:
         raise RouterError(
-            f"{data.name} has {len(texts)} queries, all in one of {folds} parts; cross-fitting "
-            "takes more questions"
+            f"{data.name} has {counted(texts, 'query')}, all in one of {folds} parts; "
+            "cross-fitting takes more questions"
         )
     made: list[tuple[NDArray[np.intp], Estimate]] = []
     seconds = []
@@ -96,10 +97,24 @@ def cross_fit(
     return CrossFit(_joined(made, len(texts)), parts, tuple(seconds), decisions)
 
 
-def decision_times(router: QueryRouter, texts: Sequence[str]) -> NDArray[np.float64]:
-    """Seconds from one text to a plan, for some of `texts`, each alone."""
-    picked = [texts[i] for i in np.linspace(0, len(texts) - 1, TIMED_QUERIES).astype(int)]
-    for text in picked[:WARM_UP]:
+def decision_times(
+    router: QueryRouter,
+    texts: Sequence[str],
+    *,
+    samples: int = TIMED_QUERIES,
+    warm_up: int = WARM_UP,
+) -> NDArray[np.float64]:
+    """Seconds from one text to a plan, for some of `texts`, each alone.
+
+    Args:
+        router: fitted.
+        texts: to choose from, evenly over their order.
+        samples: how many are timed; below 1 for none.
+        warm_up: how many of them are routed once before.
+    """
+    spaced = np.linspace(0, len(texts) - 1, max(0, samples)).astype(int)
+    picked = [texts[i] for i in spaced]
+    for text in picked[:warm_up]:
         router.route([text])
     took = np.empty(len(picked))
     for i, text in enumerate(picked):

@@ -5,7 +5,6 @@ Shape letters: Q queries, M models, L operating points.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.base import Estimate
+from wye.query.cross_fit import decision_times
 from wye.query.metrics.comparison import ReportError
 from wye.query.metrics.curve import hull
 from wye.query.policies.choosing import best_target
@@ -75,7 +75,7 @@ def contender(
         texts = data.texts
         asked = [texts[i] for i in comparison.rows]
         estimate, rows = router.estimate(asked), np.arange(len(comparison))
-        latency = _timed(router, asked, latency_samples)
+        latency = decision_times(router, asked, samples=latency_samples, warm_up=_WARM_UP)
     known = np.array([m in estimate.models for m in comparison.models])
     if not known.any():
         raise ReportError(
@@ -131,17 +131,3 @@ def _aligned(estimate: Estimate, models: tuple[str, ...], rows: IntArray) -> Est
         router_cost=estimate.router_cost,
         router_seconds=estimate.router_seconds,
     )
-
-
-def _timed(router: QueryRouter, texts: list[str], samples: int) -> FloatArray:
-    if samples < 1:
-        return np.empty(0)
-    picked = [texts[i] for i in np.linspace(0, len(texts) - 1, samples).astype(int)]
-    for text in picked[:_WARM_UP]:
-        router.route([text])
-    took = np.empty(len(picked))
-    for i, text in enumerate(picked):
-        started = time.perf_counter()
-        router.route([text])
-        took[i] = time.perf_counter() - started
-    return took
