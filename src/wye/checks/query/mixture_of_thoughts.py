@@ -11,6 +11,10 @@ change of every model. Exact match of greedy answers.
 The paper's models have 7 billion weights, and its gains are about a point. On SmolLM2-135M, with a
 changed copy as peer, the check asks that untrained interactions leave the primary's logits exactly
 as they are. Prompts are embedded by the default static embedder.
+
+Tables of lookups list their keys in one order, without which the lookup model did not learn its
+skill (`thought_tasks`); that was decided by the models' accuracies on their own skills alone, which
+are among the figures ("trained on it").
 """
 
 from __future__ import annotations

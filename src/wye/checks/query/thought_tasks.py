@@ -2,8 +2,12 @@
 
 sum        "4+9="                 -> "3"       the sum modulo 10
 reversal   "rev fbca="            -> "acbf"
-lookup     "a=3,c=7,b=2;c="       -> "7"
-composed   "a=3,c=7,b=2;a+b="     -> "5"       two values looked up, then added
+lookup     "a=3,b=2,c=7,d=0;c="   -> "7"
+composed   "a=3,b=2,c=7,d=0;a+b=" -> "5"       two values looked up, then added
+
+Tables list their keys in one order. In an order of its own for each table, the key has to be found
+by its content, which a model of 4 layers and width 64 had not learned after 2,500 steps of 64 items
+(0.52 right on three keys, where guessing among the values is right in a third).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from wye.checks.base import CheckError
 SKILLS = ("sum", "reversal", "lookup")
 COMPOSED = "composed"
 _LETTERS = "abcdef"
+_KEYS = "abcd"
 
 
 def task_items(name: str, n: int, seed: int) -> list[tuple[str, str]]:
@@ -43,12 +48,12 @@ def _item(name: str, generator: np.random.Generator) -> tuple[str, str]:
     if name == "sum":
         a, b = generator.integers(10, size=2)
         return f"{a}+{b}=", f"{(a + b) % 10}"
-    letters = "".join(generator.permutation(list(_LETTERS)))
     if name == "reversal":
+        letters = "".join(generator.permutation(list(_LETTERS)))
         return f"rev {letters[:4]}=", letters[3::-1]
-    values = generator.integers(10, size=3)
-    table = ",".join(f"{k}={v}" for k, v in zip(letters, values, strict=False))
-    i, j = generator.choice(3, size=2, replace=False)
+    values = generator.integers(10, size=len(_KEYS))
+    table = ",".join(f"{k}={v}" for k, v in zip(_KEYS, values, strict=True))
+    i, j = generator.choice(len(_KEYS), size=2, replace=False)
     if name == "lookup":
-        return f"{table};{letters[i]}=", f"{values[i]}"
-    return f"{table};{letters[i]}+{letters[j]}=", f"{(values[i] + values[j]) % 10}"
+        return f"{table};{_KEYS[i]}=", f"{values[i]}"
+    return f"{table};{_KEYS[i]}+{_KEYS[j]}=", f"{(values[i] + values[j]) % 10}"
