@@ -9,6 +9,8 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wye.errors import WyeError
+from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
+from wye.gateway.money.settings import MoneyTable
+from wye.gateway.money.usage import Usage
 from wye.gateway.toml_lines import key_lines, line_of
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -41,6 +46,7 @@ class Server(_Table):
     max_body_mb: Positive = 10.0
     access_key_env: str | None = None
     open_to_network: bool = False
+    keys: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -131,6 +137,9 @@ class Target(_Table):
     strategy: str | None = None
     price_in_per_mtok: Price | None = None
     price_out_per_mtok: Price | None = None
+    price_cached_per_mtok: Price | None = None
+    price_cache_write_per_mtok: Price | None = None
+    max_output: Annotated[int, Field(gt=0)] | None = None
     context: Annotated[int, Field(gt=0)] | None = None
     tags: tuple[Tag, ...] = ()
     quality: Share | None = None
@@ -170,12 +179,33 @@ class Target(_Table):
         """The name under which the upstream knows the model."""
         return self.model or self.name
 
-    def price(self, input_tokens: float, output_tokens: float) -> float | None:
-        """USD of an answer, None where a price is not known."""
-        if self.price_in_per_mtok is None or self.price_out_per_mtok is None:
+    @cached_property
+    def listed(self) -> Listed | None:
+        """The entry of the price table for this target's model, if any."""
+        return listed(self.upstream_model, self.base_url) if self.kind == "openai" else None
+
+    @cached_property
+    def prices(self) -> Prices | None:
+        """As configured, else as the price table has them; None where input or output has none."""
+        own: dict[str, float | None] = {
+            "input": self.price_in_per_mtok,
+            "output": self.price_out_per_mtok,
+            "cached_input": self.price_cached_per_mtok,
+            "cache_write": self.price_cache_write_per_mtok,
+        }
+        given: dict[str, Any] = {name: price for name, price in own.items() if price is not None}
+        if {"input", "output"} <= given.keys():
+            return Prices(**given)
+        if self.listed is None:
             return None
-        total = self.price_in_per_mtok * input_tokens + self.price_out_per_mtok * output_tokens
-        return total / 1e6
+        origin = self.listed.prices.origin
+        if given:
+            given["origin"] = f"{CONFIGURED} and {origin}"
+        return replace(self.listed.prices, **given)
+
+    def price(self, usage: Usage) -> float | None:
+        """USD of what was used, None where a price is not known."""
+        return None if self.prices is None else self.prices.price(usage)
 
 
 class BreakerTable(_Table):
@@ -201,6 +231,7 @@ class Config(_Table):
     store: StoreTable = StoreTable()
     router: Router = Router()
     breaker: BreakerTable = BreakerTable()
+    money: MoneyTable = MoneyTable()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Config:
@@ -358,6 +389,7 @@ _EXAMPLES = {
     "price_in_per_mtok": "0.15",
     "price_out_per_mtok": "0.60",
     "context": "128000",
+    "max_output": "16384",
     "tags": '["tools", "vision"]',
     "quality": "0.8",
     "name": '"gpt-4o-mini"',
@@ -374,6 +406,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "store": StoreTable,
     "router": Router,
     "breaker": BreakerTable,
+    "money": MoneyTable,
     "timeouts": Timeouts,
 }
 

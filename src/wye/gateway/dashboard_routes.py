@@ -99,8 +99,8 @@ def _summary(gateway: Gateway) -> dict[str, Any]:
             **nothing,
             **served.get(target.name, {}),
             "state": gateway.breakers[target.name].state.value,
-            "price_in": target.price_in_per_mtok,
-            "price_out": target.price_out_per_mtok,
+            "price_in": target.prices.input if target.prices else target.price_in_per_mtok,
+            "price_out": target.prices.output if target.prices else target.price_out_per_mtok,
             "description": target.description,
         }
         for target in gateway.config.targets

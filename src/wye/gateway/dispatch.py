@@ -17,7 +17,8 @@ from wye.gateway.breaker import Breaker
 from wye.gateway.eligibility import resting, unfit
 from wye.gateway.errors import ApiError
 from wye.gateway.metrics import Metrics
-from wye.gateway.openai_api import ChatRequest, usage_of
+from wye.gateway.money.usage import Usage, usage_of
+from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
@@ -40,7 +41,7 @@ class Exchange:
     dispatcher: Dispatcher
     target: str | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    tokens: tuple[int, int] | None = None
+    usage: Usage | None = None
     characters_out: int = 0
     finish_reason: str | None = None
     first_byte: float | None = None
@@ -57,7 +58,7 @@ class Exchange:
         """Read usage, length and finish of an answer or a piece of one."""
         if self.first_byte is None:
             self.first_byte = time.monotonic()
-        self.tokens = usage_of(answer) or self.tokens
+        self.usage = usage_of(answer) or self.usage
         for choice in answer.get("choices") or ():
             if not isinstance(choice, dict):
                 continue
@@ -174,11 +175,11 @@ class Dispatcher:
         self, exchange: Exchange, status: Status, http_status: int, error: str | None
     ) -> None:
         """Write the outcome, settle the budget, count."""
-        tokens, estimated = self._tokens(exchange)
+        usage, estimated = self._usage(exchange)
         target, cost, baseline = exchange.target, None, None
-        if target is not None and tokens is not None:
-            cost = self._service.by_name[target].price(*tokens)
-            baseline = self._service.baseline_cost(exchange.routed, target, cost, tokens)
+        if target is not None and usage is not None:
+            cost = self._service.by_name[target].price(usage)
+            baseline = self._service.baseline_cost(exchange.routed, target, cost, usage)
         if exchange.reserved:
             self._service.settle(exchange.routed, cost or 0.0)
         ended = time.monotonic()
@@ -189,8 +190,8 @@ class Dispatcher:
             status=status,
             http_status=http_status,
             error=error,
-            input_tokens=tokens[0] if tokens else None,
-            output_tokens=tokens[1] if tokens else None,
+            input_tokens=usage.input if usage else None,
+            output_tokens=usage.output if usage else None,
             tokens_estimated=estimated,
             cost_usd=cost,
             baseline_usd=baseline,
@@ -203,16 +204,17 @@ class Dispatcher:
         self._metrics.record(exchange.routed.record.policy_name, outcome)
         self._metrics.in_flight.dec()
 
-    def _tokens(self, exchange: Exchange) -> tuple[tuple[int, int] | None, bool]:
-        """Input and output tokens, and whether they are guessed; None where nothing was answered.
+    def _usage(self, exchange: Exchange) -> tuple[Usage | None, bool]:
+        """What was used, and whether that is guessed; None where nothing was answered.
 
         What came of an answer that broke off or was left is billed by most upstreams, so it counts.
         """
-        if exchange.tokens is not None:
-            return exchange.tokens, False
+        if exchange.usage is not None:
+            return exchange.usage, False
         if not exchange.answered:
             return None, False
-        return (exchange.chat.input_tokens_estimate, math.ceil(exchange.characters_out / 4)), True
+        written = math.ceil(exchange.characters_out / 4)
+        return Usage(exchange.chat.input_tokens_estimate, written), True
 
     async def _first_answer(self, exchange: Exchange, ask: Callable[[Upstream], Awaitable[T]]) -> T:
         excluded = dict(exchange.routed.record.excluded)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wye.gateway.config import Target
+from wye.gateway.money.prices import CONFIGURED
+from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest
 from wye.query.base import Estimate, QueryRouter
 
@@ -31,7 +33,8 @@ class Expected:
 
     Attributes:
         estimate: one query, M targets in configured order.
-        notes: where each target's figures come from when not from the router, by its name.
+        notes: where each target's figures come from when not from the router and `wye.toml`, by
+            its name.
         seconds: what estimating took.
     """
 
@@ -82,6 +85,9 @@ def expect(
     for column, target in enumerate(targets):
         if target.name not in columns:
             quality[0, column], notes[target.name] = _prior_quality(target, quality)
+        if target.prices is not None and target.prices.origin != CONFIGURED:
+            said = f"{target.name}: prices are from {target.prices.origin}"
+            notes[target.name] = "; ".join(filter(None, (notes.get(target.name), said)))
     estimate = Estimate(
         models=tuple(t.name for t in targets),
         quality=quality,
@@ -117,11 +123,11 @@ def _prior_quality(target: Target, quality: np.ndarray) -> tuple[float, str]:
 def _prior_cost(target: Target, chat: ChatRequest) -> float:
     """USD by the target's prices, with as many output tokens as a usual answer has."""
     output = min(chat.max_output or _PRIOR_OUTPUT_TOKENS, _PRIOR_OUTPUT_TOKENS)
-    cost = target.price(chat.input_tokens_estimate, output)
+    cost = target.price(Usage(chat.input_tokens_estimate, output))
     return float("nan") if cost is None else cost
 
 
 def _history_cost(target: Target, chat: ChatRequest) -> float:
     """USD of the messages that the router's estimate, made on the last text alone, leaves out."""
     extra = max(0, chat.input_tokens_estimate - math.ceil(len(chat.text) / 4))
-    return target.price(extra, 0) or 0.0
+    return target.price(Usage(extra)) or 0.0

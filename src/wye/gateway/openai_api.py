@@ -18,8 +18,6 @@ from wye.gateway.errors import ApiError, bad_request
 from wye.query.ask import human_ask
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-# Counts beyond this are no counts; they would not fit the store either.
-_MOST = 2**53
 _PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
 
 
@@ -192,17 +190,6 @@ def chunk(
     if usage is not None:
         piece["usage"] = dict(usage)
     return piece
-
-
-def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Input and output tokens that an answer or piece reports; None where it reports none."""
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in counts):
-        return None
-    return int(counts[0] or 0), int(counts[1] or 0)
 
 
 def _check_message(message: Any, where: str) -> tuple[int, set[str]]:

@@ -24,6 +24,7 @@ from wye.embed import EmbedError
 from wye.gateway.config import Config, ConfigError, Target
 from wye.gateway.errors import ApiError
 from wye.gateway.estimates import Expected, expect, known_columns
+from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.records import DecisionRecord, new_id
 from wye.query.base import Candidate, QueryRouter, RouterError
@@ -195,12 +196,13 @@ class RouterService:
         return self.targets[int(np.argmax(self._quality_sum))].name
 
     def baseline_cost(
-        self, routed: Routed, served: str, cost: float | None, tokens: tuple[int, int]
+        self, routed: Routed, served: str, cost: float | None, usage: Usage
     ) -> float | None:
         """USD that this request is expected to have cost at the baseline target.
 
         Its real cost where the baseline served it; the router's estimate where the router knows the
-        baseline; else the tokens that were used, at the baseline's prices.
+        baseline; else the tokens that were used, at the baseline's prices and without a cache,
+        which only the target that served had filled.
         """
         baseline = self.baseline()
         if baseline == served:
@@ -210,7 +212,7 @@ class RouterService:
             value = float(routed.expected.estimate.cost[0, column])
             if math.isfinite(value):
                 return value
-        return self.by_name[baseline].price(*tokens)
+        return self.by_name[baseline].price(Usage(usage.input, usage.output))
 
     def _choose(
         self, policy: Policy, expected: Expected, excluded: Mapping[str, str]
@@ -380,6 +382,7 @@ def _digest(config: Config, router: QueryRouter | None) -> str:
     """Twelve hex digits over everything that a choice depends on but the request."""
     parts: Sequence[Any] = (
         [t.model_dump(mode="json", exclude={"api_key_env", "timeouts"}) for t in config.targets],
+        [asdict(t.prices) if t.prices is not None else None for t in config.targets],
         {name: p.model_dump(mode="json") for name, p in config.policies.items()},
         router.get_params() if router is not None else None,
     )

@@ -138,7 +138,16 @@ def connect(path: Path) -> sa.Engine:
 
 def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:
     """Remember the configured targets and their prices beside those of earlier configurations."""
-    rows = [{column.name: getattr(t, column.name) for column in targets.columns} for t in known]
+    rows = [
+        {
+            "name": target.name,
+            "kind": target.kind,
+            "price_in_per_mtok": prices.input if prices else target.price_in_per_mtok,
+            "price_out_per_mtok": prices.output if prices else target.price_out_per_mtok,
+            "context": target.context,
+        }
+        for target, prices in ((target, target.prices) for target in known)
+    ]
     with engine.begin() as connection:
         names = [row["name"] for row in rows]
         connection.execute(sa.delete(targets).where(targets.c.name.in_(names)))
