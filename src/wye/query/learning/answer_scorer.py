@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from wye.embed import Embedder, get_embedder
 from wye.query.base import FloatArray, NotFittedError, RouterError
+from wye.query.learning.answer_figures import FigureScale, figures_of
 from wye.query.learning.estimator import folds
-from wye.query.learning.features import text_features
-from wye.query.learning.named_arrays import prefixed, restored_embedder, under
+from wye.query.learning.named_arrays import restored_embedder, together, under
 
 STRENGTHS = (0.01, 0.1, 1.0)
 CHOOSING_ANSWERS = 2000
@@ -126,7 +126,7 @@ class AnswerScorer:
             raise RouterError("right must lie within 0 and 1; leave out answers nobody graded")
         self.embedder_ = get_embedder(self.embedder).fit([*questions, *answers])
         raw = self._raw(questions, answers, observed)
-        self.centre_, self.spread_ = raw.mean(axis=0), np.maximum(raw.std(axis=0), 1e-3)
+        self.scale_ = FigureScale().fit(raw)
         x = self._columns(questions, answers, raw)
         chosen = self._chosen_strength(x, right) if self.strength is None else self.strength
         self.strength_ = chosen
@@ -149,9 +149,6 @@ class AnswerScorer:
         if not len(questions):
             return np.zeros(0)
         raw = self._raw(questions, answers, observed)
-        if raw.shape[1] != len(self.centre_):
-            extra = raw.shape[1] - len(self.centre_)
-            raise RouterError(f"observed has {extra:+d} columns against training; give the same")
         return self.head_(self._columns(questions, answers, raw))
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -161,10 +158,12 @@ class AnswerScorer:
             NotFittedError: before `fit`.
         """
         self._require_fitted()
-        arrays = {"centre": self.centre_, "spread": self.spread_}
-        arrays |= prefixed("embedder/", self.embedder_.get_state())
-        arrays |= prefixed("head/", self.head_.get_state())
-        return arrays, {"embedder": self.embedder_.name, "strength": self.strength_}
+        parts = {
+            "scale": self.scale_.get_state(),
+            "embedder": self.embedder_.get_state(),
+            "head": self.head_.get_state(),
+        }
+        return together(parts), {"embedder": self.embedder_.name, "strength": self.strength_}
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned.
@@ -175,7 +174,8 @@ class AnswerScorer:
         self.embedder_ = restored_embedder(
             self.embedder, values["embedder"], under("embedder/", arrays)
         )
-        self.centre_, self.spread_ = arrays["centre"], arrays["spread"]
+        self.scale_ = FigureScale()
+        self.scale_.set_state(under("scale/", arrays))
         self.strength_ = values["strength"]
         self.head_ = _restored_head(under("head/", arrays))
 
@@ -188,21 +188,13 @@ class AnswerScorer:
     ) -> FloatArray:
         if len(questions) != len(answers):
             raise RouterError(f"{len(questions)} questions and {len(answers)} answers")
-        features = np.asarray(text_features(answers), np.float64)
-        if observed is None:
-            return features
-        seen = np.asarray(observed, np.float64)
-        if seen.ndim != 2 or len(seen) != len(answers) or not np.isfinite(seen).all():
-            raise RouterError(
-                f"observed has shape {seen.shape}, expected finite figures [{len(answers)}, X]"
-            )
-        return np.concatenate([features, seen], axis=1)
+        return figures_of(answers, observed)
 
     def _columns(
         self, questions: Sequence[str], answers: Sequence[str], raw: FloatArray
     ) -> NDArray[np.float32]:
+        standard = self.scale_.apply(raw)
         e_q, e_a = self.embedder_.embed(questions), self.embedder_.embed(answers)
-        standard = np.clip((raw - self.centre_) / self.spread_, -4.0, 4.0)
         together = e_q * e_a * np.float32(np.sqrt(e_q.shape[1]))
         return np.concatenate([e_q, e_a, together, standard], axis=1).astype(np.float32)
 
