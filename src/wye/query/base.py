@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One target as the policy saw it for one query. Unknown figures are None."""
+    """One target as the policy saw it for one query. Unknown figures are None.
+
+    `probability` is that with which the policy chooses this target for this query; None where it
+    draws and cannot tell.
+    """
 
     target: str
     quality: float
@@ -124,6 +128,7 @@ class Candidate:
     latency_s: float | None
     score: float
     allowed: bool
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,36 @@ class Routing:
         return chosen
 
 
-class QueryRouter(ABC):
+class Parametrised:
+    """Something that keeps the parameters of its constructor under their own names.
+
+    Class attributes of a system:
+        not_stored: parameters that are not told: models that are asked, functions.
+    """
+
+    not_stored: ClassVar[tuple[str, ...]] = ()
+
+    def get_params(self) -> dict[str, Any]:
+        """The constructor's parameters, by name."""
+        import inspect
+
+        names = inspect.signature(type(self).__init__).parameters
+        return {n: getattr(self, n) for n in names if n not in ("self", *self.not_stored)}
+
+
+class Stateful(Parametrised, ABC):
+    """Something that learns, and gives what it learned to be stored."""
+
+    @abstractmethod
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned: arrays (to safetensors) and JSON-serialisable values."""
+
+    @abstractmethod
+    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+
+
+class QueryRouter(Stateful):
     """Base of every query router, ours and third parties'.
 
     A subclass sets `name`, stores its parameters in `__init__` (keyword-only, JSON-serialisable,
@@ -197,21 +231,6 @@ class QueryRouter(ABC):
     @abstractmethod
     def estimate(self, texts: Sequence[str]) -> Estimate:
         """Expected quality, cost and latency of every model on every text."""
-
-    @abstractmethod
-    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What was learned: arrays (to safetensors) and JSON-serialisable values."""
-
-    @abstractmethod
-    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Restore what `get_state` returned."""
-
-    def get_params(self) -> dict[str, Any]:
-        """The constructor's parameters, by name."""
-        import inspect
-
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self"}
 
     def route(
         self,

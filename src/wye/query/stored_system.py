@@ -7,42 +7,20 @@ what is code (a function) is not stored and is given again.
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from numpy.typing import NDArray
-
-from wye.query.base import RouterError
+from wye.query.base import RouterError, Stateful
 from wye.query.persistence import SYSTEM_FORMAT, plain_params, read_folder, write_folder
 
 
-class StoredSystem(ABC):
+class StoredSystem(Stateful):
     """Saves parameters and state to a folder, and reads them again.
 
     A subclass stores the parameters of `__init__` under the same names, keeps what it learned in
-    attributes that end in `_`, and implements `get_state` and `set_state`.
-
-    Class attributes of a system:
-        not_stored: parameters that are given again to `load`.
+    attributes that end in `_`, and implements `get_state` and `set_state`. What `not_stored` names
+    is given again to `load`.
     """
-
-    not_stored: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What was learned: arrays (to safetensors) and JSON-serialisable values."""
-
-    @abstractmethod
-    def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Restore what `get_state` returned."""
-
-    def get_params(self) -> dict[str, Any]:
-        """The constructor's parameters that are stored, by name."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n not in ("self", *self.not_stored)}
 
     def save(self, directory: str | Path) -> Path:
         """Write to `directory` (JSON + safetensors), whole or not at all; returns the directory.

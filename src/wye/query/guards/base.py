@@ -9,7 +9,6 @@ Shape letters: Q queries, C domains, H width of what the last layer reads.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wye.query.arguments import checked_texts
-from wye.query.base import BoolArray, FloatArray, NotFittedError, RouterError
+from wye.query.base import BoolArray, FloatArray, NotFittedError, Parametrised, RouterError
 from wye.query.learning.named_arrays import together, under
 
 Labels = NDArray[np.intp]
@@ -53,15 +52,8 @@ class Reading:
         return len(self.texts)
 
 
-class _Part:
-    """Something with keyword parameters that are stored under their own names."""
-
+class _Part(Parametrised):
     kind: ClassVar[str]
-
-    def get_params(self) -> dict[str, Any]:
-        """The constructor's parameters, by name."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self"}
 
 
 class DomainClassifier(_Part, ABC):
