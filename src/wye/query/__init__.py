@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from wye.query.knn import KNNRouter as KNNRouter
     from wye.query.linear import LinearRouter as LinearRouter
     from wye.query.llm_blender import LLMBlender as LLMBlender
-    from wye.query.llm_blender import PairRanker as PairRanker
     from wye.query.metallm import MetaLLMRouter as MetaLLMRouter
     from wye.query.mixllm import MixLLMRouter as MixLLMRouter
     from wye.query.mlp import MLPRouter as MLPRouter
     from wye.query.online.base import OnlineRouter as OnlineRouter
     from wye.query.online.feedback import Outcome as Outcome
     from wye.query.online.feedback import Ticket as Ticket
+    from wye.query.pair_ranker import PairRanker as PairRanker
     from wye.query.persistence import load_router as load
     from wye.query.pickllm import PickLLMRouter as PickLLMRouter
     from wye.query.policy import Choice as Choice
@@ -115,7 +115,7 @@ _HOME = {
     "NotFittedError": "base",
     "OnlineRouter": "online.base",
     "Outcome": "online.feedback",
-    "PairRanker": "llm_blender",
+    "PairRanker": "pair_ranker",
     "PickLLMRouter": "pickllm",
     "Policy": "policy",
     "PolicyError": "policy",
