@@ -1,6 +1,7 @@
 """The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
-The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`.
+The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`, replay is in
+`wye.cli_replay`.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.cli_query import register
+from wye.cli_replay import register as register_replay
 from wye.errors import WyeError
 from wye.files import cannot, check_file_target, check_folder_target, write_whole
 from wye.query.wording import counted
@@ -46,19 +48,30 @@ screen = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ el
 messages = Console(stderr=True, soft_wrap=True)
 
 
+def _say(text: str, *, style: str | None = None) -> None:
+    """A message as it stands: names that users chose may look like markup."""
+    messages.print(text, markup=False, highlight=False, style=style)
+
+
+def _say_error(text: str) -> None:
+    from rich.text import Text
+
+    messages.print(Text.assemble(("error:", "bold red"), " ", text))
+
+
 def main() -> None:
     """Run the command line; an error that wye raises on purpose prints without a traceback."""
     try:
         app()
     except WyeError as error:
-        messages.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        _say_error(str(error))
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
         # The disk, permissions and limits are no defect of wye; they stop a command all the same.
-        messages.print(f"[bold red]error:[/] {_escape(cannot(error))}", highlight=False)
+        _say_error(cannot(error))
         sys.exit(2)
 
 
@@ -111,8 +124,8 @@ def init(
     from wye.gateway.example import write_example
 
     found = write_example(path, force=force)
-    messages.print(f"wrote {path}" + (f"; keys found: {', '.join(found)}" if found else ""))
-    messages.print(f"next: edit it, then run: wye serve --config {path}")
+    _say(f"wrote {path}" + (f"; keys found: {', '.join(found)}" if found else ""))
+    _say(f"next: edit it, then run: wye serve --config {path}")
 
 
 @app.command()
@@ -120,7 +133,7 @@ def fetch() -> None:
     """Fetch the embedded model's weights (98 MB, once)."""
     from wye.gateway.pool import weights
 
-    messages.print(f"embedded model: {weights.fetch(console=messages)}", highlight=False)
+    _say(f"embedded model: {weights.fetch(console=messages)}")
 
 
 @app.command()
@@ -157,12 +170,13 @@ def train(
     fitted = fit(outcomes, router=router, embedder=embedder, seed=seed, console=messages)
     fitted.save(out)
     if unasked:
-        messages.print(
-            f"[yellow]no answer of {_escape(', '.join(unasked))} is known, so what is expected of "
-            f"it is a guess; measure it, or leave it out: wye leave {_escape(str(out))} MODEL[/]",
+        _say(
+            f"no answer of {', '.join(unasked)} is known, so what is expected of it is a guess; "
+            f"measure it, or leave it out: wye leave {out} MODEL",
+            style="yellow",
         )
-    messages.print(f"saved the {router} router for {counted(fitted.models_, 'model')} to {out}")
-    messages.print(
+    _say(f"saved the {router} router for {counted(fitted.models_, 'model')} to {out}")
+    _say(
         f'next: wye eval {out} --on DATA, or: wye route {out} "your question" --explain',
     )
 
@@ -225,7 +239,7 @@ def evaluate(
         from wye.bench.frontier import save
 
         save(report, plot)
-        messages.print(f"wrote {plot}")
+        _say(f"wrote {plot}")
     told: dict[str, Any] = dict(report.to_dict())
     further: list[Any] = []
     if robust:
@@ -341,7 +355,7 @@ def data_convert(
 
     data = read_foreign(source, source_format, trust_pickle=trust_pickle)
     data.write(target, format=table_format)
-    messages.print(f"wrote {len(data.queries)} queries and {len(data.outcomes)} outcomes: {target}")
+    _say(f"wrote {len(data.queries)} queries and {len(data.outcomes)} outcomes: {target}")
 
 
 @data_app.command("split")
@@ -353,7 +367,7 @@ def data_split(
 ) -> None:
     """Split by a hash of the normalised question: no question lands on both sides."""
     read_data(data, None).split(test_share=test_share, seed=seed).write(target)
-    messages.print(f"wrote {target}")
+    _say(f"wrote {target}")
 
 
 @app.command()
@@ -430,7 +444,7 @@ def inspect(
         raise WyeError(f"{path} holds routers without loads, of which there is no heat map to draw")
     for target in out or ():
         if isinstance(found, Report):
-            messages.print(f"wrote {save_heat_map(found, target)}")
+            _say(f"wrote {save_heat_map(found, target)}")
     if as_json:
         _print_json(found.to_dict())
     else:
@@ -491,7 +505,7 @@ def bench_experts(
     with messages.status("getting ready") as status:
         result = bench_moe(named, text=own, steps=steps, seeds=range(seeds), progress=status.update)
     for path in save(result, out):
-        messages.print(f"wrote {path}")
+        _say(f"wrote {path}")
     if as_json:
         _print_json(result.to_dict())
     else:
@@ -516,20 +530,15 @@ def _write_json(value: Mapping[str, Any], path: Path) -> None:
         return
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(path, (text + "\n").encode())
-    messages.print(f"wrote {path}")
+    _say(f"wrote {path}")
 
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 register(app, bench_app, screen, messages)
+register_replay(app, screen)
 
 if __name__ == "__main__":
     main()

@@ -83,7 +83,7 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
                 progress=told,
             )
         for path in save(result, out):
-            messages.print(f"wrote {path}")
+            messages.print(f"wrote {path}", markup=False)
         _show(screen, result, as_json)
 
     @app.command()
@@ -163,6 +163,8 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
             price_in_per_mtok=price_in,
             price_out_per_mtok=price_out,
         )
+        # A newcomer that cannot be estimated must not replace a router that works.
+        router.estimate(texts[:1])
         router.save(directory)
         messages.print(f"{model} joined {directory} from {counted(texts, 'answer')}", markup=False)
         if len(texts) < FEW_ANSWERS:
@@ -201,7 +203,9 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         if twice:
             raise WyeError(f"the prices of {', '.join(twice)} are given twice; keep one")
         router.set_prices(dict(pairs)).save(directory)
-        messages.print(f"changed the prices of {counted(pairs, 'model')} in {directory}")
+        messages.print(
+            f"changed the prices of {counted(pairs, 'model')} in {directory}", markup=False
+        )
 
     @app.command()
     def probe(
@@ -254,7 +258,7 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
                 progress=say,
             )  # fmt: skip
         if save is not None:
-            messages.print(f"wrote {run.save(save)}")
+            messages.print(f"wrote {run.save(save)}", markup=False)
         table = CapabilityTable.of([run], prior=told_prior)
         drifts = [] if before is None else drift(before, run)
         if as_json:
@@ -263,6 +267,12 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
             )
         else:
             screen.print(as_screen(run, table, drifts))
+        if drifts and not any(d.detectable for d in drifts):
+            messages.print(
+                "so few trials show no change, however large; keep and repeat runs with --repeats "
+                "5 or more",
+                style="yellow",
+            )
         if any(d.flagged for d in drifts):
             raise typer.Exit(1)
 

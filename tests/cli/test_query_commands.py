@@ -147,3 +147,49 @@ def test_eval_tells_robustness_and_drift(router: Path, made_data: Path) -> None:
     told = json.loads(wye(*words))
     assert {w["kind"] for w in told["robustness"]["router"]["ways"]} == {"rewrite", "attack"}
     assert told["drift"]["router"]["seen"] == 30
+
+
+def test_models_and_folders_named_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    import pandas as pd
+
+    data = made_outcomes(60)
+    names = dict(zip(data.model_names, ["[/x]", "[bold]b", "[red]", "d"], strict=True))
+    renamed = type(data)(
+        data.queries,
+        data.outcomes.assign(model=data.outcomes["model"].map(names)),
+        pd.DataFrame({"model": list(names.values())}),
+    )
+    folder = renamed.write(tmp_path / "[red] data")
+    router = FactorisationRouter().fit(renamed).save(tmp_path / "[r]")
+    assert "[r]" in wye("eval", router, "--on", folder)
+    assert "[/x]" in wye("pool", folder, "--router", "constant")
+    ended = CliRunner().invoke(app, ["leave", str(router), "[/x]"], catch_exceptions=False)
+    assert "[/x] left" in ended.stderr
+    assert "[r]" in ended.stderr
+    out = tmp_path / "[out]"
+    assert "[red] data" in wye("bench", "query", folder, "--routers", "constant", "-o", out)
+
+
+def test_free_models_are_compared_by_quality_alone(tmp_path: Path) -> None:
+    data = made_outcomes(60)
+    free = type(data)(data.queries, data.outcomes.assign(cost_usd=0.0), data.models)
+    folder = free.write(tmp_path / "data")
+    out = tmp_path / "out"
+    assert "no costs above zero" in wye("eval", "--train", folder, "--on", folder)
+    wye("bench", "query", folder, "--routers", "constant,linear", "-o", out)
+    assert {p.name for p in out.iterdir()} == {f"query.{s}" for s in ("html", "json", "png", "svg")}
+
+
+def test_a_newcomer_joins_where_every_answer_was_explained(tmp_path: Path) -> None:
+    data = made_outcomes(60)
+    sure = type(data)(data.queries, data.outcomes.assign(quality=1.0), data.models)
+    router = FactorisationRouter().fit(sure).save(tmp_path / "router")
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "quality": 0}\n')
+    wye("join", router, "newcomer", "--answers", tmp_path / "a.jsonl")
+    quality = load(router).estimate(["x", "another"]).quality
+    assert ((quality >= 0) & (quality <= 1)).all()
+
+
+def test_no_names_of_routers_are_not_all_of_them(made_data: Path) -> None:
+    with pytest.raises(WyeError, match="leave it out for all"):
+        wye("bench", "query", made_data, "--routers", " , ")

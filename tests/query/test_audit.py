@@ -161,3 +161,31 @@ def test_a_replay_says_what_it_lacks() -> None:
         replay_decisions(chain[:3], router, texts=TEXTS)
     with pytest.raises(AuditError, match="6 texts for 7 decisions"):
         record_decisions(chain, TEXTS[1:], router.route(TEXTS))
+
+
+@pytest.mark.parametrize(("step", "body"), [(5, {}), (None, {}), ("step", None), ("step", [1])])
+def test_a_record_that_could_not_be_read_back_is_not_written(
+    tmp_path: Path, step: object, body: object
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    with AuditFile(path) as log:
+        with pytest.raises(AuditError, match="expected a string and a mapping"):
+            log.append(step, body)  # type: ignore[arg-type]
+        log.append("step", {})
+    assert [r.step for r in read_audit(path)] == ["step"]
+
+
+def test_a_line_nested_without_end_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b"[" * 100_000 + b"\n")
+    for read in (read_audit, AuditFile):
+        with pytest.raises(AuditError, match="record 0: not a record"):
+            read(path)
+
+
+def test_a_folder_or_nothing_is_no_audit_file(tmp_path: Path) -> None:
+    for read in (read_audit, AuditFile):
+        with pytest.raises(AuditError, match="Is a directory"):
+            read(tmp_path)
+    with pytest.raises(AuditError, match="No such file"):
+        read_audit(tmp_path / "none.jsonl")

@@ -143,6 +143,20 @@ def test_a_dead_endpoint_is_named() -> None:
         model.generate(ASK)
 
 
+@pytest.mark.parametrize("url", ["http://", "http://[::1/v1", "https:///v1"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ChatModelError, match="base_url is"):
+        EndpointChatModel(url, "m")
+
+
+def test_an_endpoint_that_asks_for_hours_is_not_waited_for(server: ChatServer) -> None:
+    busy = PlainTextResponse("later", 429, headers={"retry-after": "7200"})
+    server.responses[:] = [busy]
+    with pytest.raises(ChatModelError, match="asks to be left alone for 7200 s: HTTP 429: later"):
+        EndpointChatModel(server.base_url, "m").generate(ASK)
+    assert len(server.asked) == 1
+
+
 def test_the_key_comes_from_the_variable_that_was_named(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
+from scipy.stats import fisher_exact
 
 from wye import load
 from wye.checks.query.probe_programs import format_program, string_program
@@ -27,6 +28,7 @@ from wye.query.instruction_adherence import (
     run_probes,
     skills_of,
 )
+from wye.query.instruction_adherence.change import CategoryDrift
 from wye.query.instruction_adherence.probe import unwrapped, without_reasoning
 from wye.query.instruction_adherence.probing import as_data
 from wye.query.instruction_adherence.skills import declared_needs, required
@@ -326,3 +328,16 @@ def test_counts_of_probes_are_a_prior_for_a_log(
 def test_bad_input_is_answered(doing, error, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=message):
         doing()
+
+
+def test_it_is_told_when_so_few_trials_could_show_no_change() -> None:
+    for trials in range(2, 9):
+        largest = drift_of((trials, trials), (0, trials))
+        assert largest.detectable == largest.flagged
+    assert not drift_of((4, 4), (0, 4)).detectable
+    assert drift_of((5, 5), (5, 5)).detectable
+
+
+def drift_of(before: tuple[int, int], after: tuple[int, int]) -> CategoryDrift:
+    cells = [[passed, trials - passed] for passed, trials in (before, after)]
+    return CategoryDrift("skill", before, after, float(fisher_exact(cells).pvalue))

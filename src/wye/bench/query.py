@@ -216,7 +216,9 @@ def _judged(
         qualities[name] = tuple(float(m[AGAINST[0]][0]) + single for m in made)
     if not gaps:
         reasons = {n: t.error for n, t in trained.items()} | left_out
-        raise BenchError(f"no router could be judged on {data.name}: {reasons}")
+        said = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3])
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        raise BenchError(f"no router could be judged on {data.name}: {said}{more}")
     report = evaluate_many(
         {name: trained[name].estimates[0] for name in gaps},
         data,

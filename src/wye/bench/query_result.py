@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wye.query.report.screen import NONE, money, with_interval
 from wye.query.report.types import SHARES, interval, number
 from wye.query.report.verdict import points
-from wye.query.wording import listed, usd
+from wye.query.wording import counted, listed, usd
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -82,7 +82,7 @@ class QueryBench:
     @property
     def title(self) -> str:
         """What was compared on what."""
-        return f"{self.report.data_name}: {len(self.rows)} routers on the same queries"
+        return f"{self.report.data_name}: {counted(self.rows, 'router')} on the same queries"
 
     @property
     def method(self) -> str:
@@ -112,8 +112,9 @@ class QueryBench:
                 mix = "the cheapest mix of single models"
                 cheaper = f", and below its cost none beats {mix} beyond chance"
             return (
-                f"do not route: {best.name} alone is as good as any of these {len(able)} routers "
-                f"(its quality is {best.quality.value:.3f}; the best of them, {top.router}, "
+                f"do not route: {best.name} alone is as good as "
+                f"{'this router' if len(able) == 1 else f'any of these {len(able)} routers'} "
+                f"(its quality is {best.quality.value:.3f}; the best router, {top.router}, "
                 f"differs by {points(gap.figure)}, p = {gap.p_holm:.2g} after Holm){cheaper}."
             )
         first = winners[0]
@@ -162,7 +163,16 @@ class QueryBench:
         yield f"[bold]Verdict: {escape(self.verdict)}[/]"
 
 
-HEADS = ("quality", "- best single", "p", "- mix", "p", "training", "decision p50", "own cost")
+HEADS = (
+    "quality",
+    "over best single",
+    "p",
+    "over mix",
+    "p",
+    "training",
+    "decision p50",
+    "own cost",
+)
 
 
 def cells(row: QueryRow) -> list[str]:

@@ -75,8 +75,13 @@ class AuditRecord:
         """The record that follows `previous` (None for the first).
 
         Raises:
-            AuditError: a body that canonical JSON cannot hold.
+            AuditError: a step that is no text, or a body that canonical JSON cannot hold.
         """
+        if not isinstance(step, str) or not isinstance(body, Mapping):
+            # Such a record could be written, and would break the file when it is read.
+            raise AuditError(
+                f"step is {step!r} and body {type(body).__name__}, expected a string and a mapping"
+            )
         index = 0 if previous is None else previous.index + 1
         link = GENESIS if previous is None else previous.hash
         # Read back, so that what is kept is what was hashed, whatever the caller does with his own.
@@ -122,7 +127,7 @@ class AuditRecord:
         """
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AuditError(
                 f"not a record, since it is not JSON ({error}): {line[:60]!r}"
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from wye.errors import WyeError
 
@@ -23,7 +24,8 @@ class JsonEndpoint:
         base_url: up to and including the version, such as `https://api.openai.com/v1`.
         api_key_env: environment variable that holds the key; no key is sent when it is None.
         retries: how often a request that failed by 408, 429, 5xx or the network is sent again,
-            waiting as the server's `Retry-After` says, else 0.5 s, doubled each time.
+            waiting as the server's `Retry-After` says, else 0.5 s, doubled each time. A server
+            that asks for more than a minute is not waited for.
         timeout: seconds for one request.
         error: class of the errors.
 
@@ -43,6 +45,12 @@ class JsonEndpoint:
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise error(f"base_url is {base_url!r}, expected http://... or https://...")
+        try:
+            host = urlsplit(base_url).hostname
+        except ValueError as wrong:
+            raise error(f"base_url is {base_url!r}, which is no address: {wrong}") from wrong
+        if not host:
+            raise error(f"base_url is {base_url!r}, which names no host: http://HOST:PORT/v1")
         if retries < 0 or timeout <= 0:
             raise error(f"retries is {retries} and timeout {timeout}; need >= 0 and > 0")
         self.name = name
@@ -79,9 +87,14 @@ class JsonEndpoint:
                 failure = f"HTTP {response.status_code}: {response.text[:300]}"
                 if response.status_code not in RETRIED:
                     raise self.error(f"{self.name} refused: {failure}")
-                wait = _retry_after(response.headers.get("retry-after"), wait)
+                asked = _retry_after(response.headers.get("retry-after"))
+                if asked is not None and asked > LONGEST_WAIT:
+                    raise self.error(
+                        f"{self.name} is busy and asks to be left alone for {asked:g} s: {failure}"
+                    )
+                wait = wait if asked is None else asked
             if attempt < self.retries:
-                time.sleep(wait)
+                time.sleep(min(wait, LONGEST_WAIT))
                 wait *= 2
         raise self.error(
             f"{self.name} failed {self.retries + 1} times in a row, last by {failure}; "
@@ -108,9 +121,9 @@ class JsonEndpoint:
             ) from error
 
 
-def _retry_after(header: str | None, otherwise: float) -> float:
-    """Seconds that a `Retry-After` header asks for, at most a minute."""
+def _retry_after(header: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for; None where it asks for none."""
     try:
-        return min(LONGEST_WAIT, max(0.0, float(header))) if header else otherwise
+        return max(0.0, float(header)) if header else None
     except ValueError:  # an HTTP date, which endpoints of this kind do not send
-        return otherwise
+        return None

@@ -12,12 +12,16 @@ def usd(amount: float) -> str:
     Example:
         >>> usd(0.00001234)
         '$0.0000123'
+        >>> usd(0.0000099999)
+        '$0.0000100'
     """
     if math.isnan(amount):
         return "unknown cost"
     if not math.isfinite(amount) or amount == 0:
         return f"${amount:.0f}"
-    digits = max(2, 2 - math.floor(math.log10(abs(amount))))
+    # Rounded first: 9.9999e-6 has the digits of 1e-5.
+    magnitude = math.floor(math.log10(abs(float(f"{amount:.3g}"))))
+    digits = max(2, 2 - magnitude)
     return f"${amount:.{min(digits, 12)}f}"
 
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from wye.core.audit import GENESIS, AuditError, AuditRecord
+from wye.files import cannot
 
 REPAIR = "repair"
 
@@ -48,7 +49,8 @@ class AuditFile:
         repair: what was cut off on opening; None where nothing was torn.
 
     Raises:
-        AuditError: the file is written by another process, or its chain does not hold.
+        AuditError: the file cannot be opened, is written by another process, or its chain does
+            not hold.
 
     Example:
         >>> import tempfile
@@ -62,8 +64,11 @@ class AuditFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._guard = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = self.path.open("a+b")
+        except OSError as error:
+            raise AuditError(f"the audit file {cannot(error)}") from error
         try:
             _lock(self._file, self.path)
             self._last, self.repair = self._resume()
@@ -163,10 +168,15 @@ def read_audit(path: str | Path, *, head: str | None = None) -> list[AuditRecord
         head: the hash that the last record should have; without it a missing end is not noticed.
 
     Raises:
-        AuditError: any byte is not as it was written, or the last line is torn.
+        AuditError: there is no such file, any byte is not as it was written, or the last line is
+            torn.
     """
     path = Path(path)
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise AuditError(f"the audit file {cannot(error)}") from error
+    with opened as file:
         pairs = list(_chained(file, path))
         whole = pairs[-1][1] if pairs else 0
         file.seek(whole)

@@ -36,6 +36,11 @@ class CategoryDrift:
         """Whether p is below 0.01."""
         return self.p < FLAG_BELOW
 
+    @property
+    def detectable(self) -> bool:
+        """Whether the trials suffice for any difference to be flagged."""
+        return _fisher((self.before[1], self.before[1]), (0, self.after[1])) < FLAG_BELOW
+
 
 def drift(before: ProbeRun, after: ProbeRun) -> list[CategoryDrift]:
     """Compare two runs category by category; categories that one of them lacks are left out.
@@ -43,13 +48,18 @@ def drift(before: ProbeRun, after: ProbeRun) -> list[CategoryDrift]:
     With 4 trials a category in each run no difference reaches 0.01; from 5 in each on the largest
     does. Run with `repeats` to have enough.
     """
-    import numpy as np
-    from scipy.stats import fisher_exact
-
     found = []
     for category in CATEGORIES:
         old, new = before.counts(category), after.counts(category)
         if old[1] and new[1]:
-            cells = np.array([[passed, trials - passed] for passed, trials in (old, new)])
-            found.append(CategoryDrift(category, old, new, float(fisher_exact(cells).pvalue)))
+            found.append(CategoryDrift(category, old, new, _fisher(old, new)))
     return found
+
+
+def _fisher(old: tuple[int, int], new: tuple[int, int]) -> float:
+    """Two-sided p of two counts of passes among trials."""
+    import numpy as np
+    from scipy.stats import fisher_exact
+
+    cells = np.array([[passed, trials - passed] for passed, trials in (old, new)])
+    return float(fisher_exact(cells).pvalue)

@@ -31,8 +31,9 @@ def only_model(base_url: str, api_key_env: str | None = None, *, timeout: float 
         answered.raise_for_status()
         names = [str(entry["id"]) for entry in answered.json()["data"]]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        said = str(error).partition("\n")[0]
         raise ChatModelError(
-            f"{address} does not answer ({type(error).__name__}: {error}); is the endpoint up, and "
+            f"{address} does not answer ({type(error).__name__}: {said}); is the endpoint up, and "
             "does its base URL end with the version, as in http://127.0.0.1:8080/v1?"
         ) from error
     except (ValueError, KeyError, TypeError) as error:

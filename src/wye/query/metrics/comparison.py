@@ -60,8 +60,8 @@ def compare_on(data: RoutingData, *, min_coverage: float = 0.9) -> Comparison:
     """The models that answered more than `min_coverage` of the queries, where all of them did.
 
     Where some of these models have a known cost on more than `min_coverage` of the queries, the
-    others are left out, since no share of a cost can be told for them; where none has, the
-    comparison has no costs.
+    others are left out, since no share of a cost can be told for them; where none has, or all is
+    free, the comparison has no costs.
 
     Raises:
         ReportError: no queries, no model with that coverage, or no query that all have answered.
@@ -85,7 +85,8 @@ def compare_on(data: RoutingData, *, min_coverage: float = 0.9) -> Comparison:
             "the same queries; collect more answers, or lower min_coverage"
         )
     priced = keep & (np.isfinite(cost).mean(axis=0) > min_coverage)
-    has_costs = bool(priced.any())
+    # Where everything is free there is nothing to weigh quality against.
+    has_costs = bool(np.nan_to_num(cost[:, priced]).any())
     if has_costs:
         for m in np.flatnonzero(keep & ~priced):
             excluded[data.model_names[m]] = "its cost is not known"
@@ -143,5 +144,5 @@ def _notes(
         by_kind.setdefault(kind, []).append(name)
     notes.extend(f"Left out: {listed(names)} ({kind})." for kind, names in by_kind.items())
     if not has_costs:
-        notes.append("The set has no costs, so figures about money are missing.")
+        notes.append("The set has no costs above zero, so figures about money are missing.")
     return tuple(notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wye.query.report.types import SHARES, Priced, Report, RouterResult
-from wye.query.wording import usd
+from wye.query.wording import counted, usd
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,10 +30,12 @@ def screen(report: Report) -> Any:
 
 
 def _ways(report: Report) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        title=f"{report.data_name}: {report.n_compared} queries, {len(report.models)} models",
+        title=f"{escape(report.data_name)}: {counted(report.n_compared, 'query')}, "
+        f"{counted(report.models, 'model')}",
         title_justify="left",
         caption=f"{report.level:.0%} intervals, {report.n_draws} bootstrap draws",
         caption_justify="left",
@@ -51,11 +53,12 @@ def _ways(report: Report) -> Table:
         ("oracle (knows the outcome)", report.oracle, "dim"),
     ]
     for label, priced, style in rows:
-        table.add_row(label, with_interval(priced.quality), money(priced.cost), style=style)
+        table.add_row(escape(label), with_interval(priced.quality), money(priced.cost), style=style)
     return table
 
 
 def _budgets(report: Report) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Quality at a share of the best single model's cost", title_justify="left")
@@ -64,13 +67,13 @@ def _budgets(report: Report) -> Table:
         table.add_column(f"{float(share):.0%}", justify="right")
     table.add_column("AIQ", justify="right")
     table.add_row(
-        f"cheapest mix of {len(report.mix)} single models",
+        f"cheapest mix of {counted(report.mix, 'single model')}",
         *(with_interval(report.mix_at_budget[s]) for s in SHARES),
         with_interval(report.mix_aiq),
     )
     for result in report.routers.values():
         table.add_row(
-            f"router: {result.name}",
+            escape(f"router: {result.name}"),
             *(with_interval(result.at_budget[s]) for s in SHARES),
             with_interval(result.aiq),
             style="bold",
@@ -82,14 +85,15 @@ def _budgets(report: Report) -> Table:
 
 
 def _details(report: Report) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Routers", title_justify="left")
     table.add_column("")
     for name in report.routers:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     for label, cells in detail_rows(list(report.routers.values())):
-        table.add_row(label, *cells)
+        table.add_row(escape(label), *map(escape, cells))
     return table
 
 

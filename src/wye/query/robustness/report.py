@@ -114,8 +114,8 @@ class RobustnessReport:
         from rich.table import Table
 
         table = Table(
-            title=f"{escape(self.router)} on {self.n_queries} queries of {escape(self.data_name)}, "
-            f"{escape(self.policy)}",
+            title=f"What other words do to the choices: {escape(self.router)} on {self.n_queries} "
+            f"queries of {escape(self.data_name)}, policy {escape(self.policy)}",
             title_justify="left",
         )
         for head in ("way", "texts", "choices that stay", "quality", "to a dearer model", "spent"):
