@@ -316,3 +316,14 @@ def test_a_router_judged_on_what_it_learned_gets_no_verdict():
     fresh = evaluate(router, new, bootstrap=50)
     assert not fresh.verdict.startswith("no verdict")
     assert not any("learned from" in note for note in fresh.notes)
+
+
+def test_no_interval_is_broken_over_two_lines_of_a_narrow_screen():
+    data, chance = two_kinds(200)
+    shown = Console(file=io.StringIO(), width=110)
+    shown.print(evaluate(estimate_of(data, chance, [1e-3, 1e-2]), data, bootstrap=40))
+    lines = shown.file.getvalue().splitlines()
+    assert sum("[" in line for line in lines) > 8
+    for line in lines:
+        if line.startswith("│"):
+            assert line.count("[") == line.count("]"), line

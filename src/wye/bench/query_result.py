@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report.screen import NONE, money, with_interval
+from wye.query.report.screen import NONE, money, stacked, with_interval
 from wye.query.report.types import SHARES, interval, number
 from wye.query.report.verdict import points
 from wye.query.wording import counted, listed, usd
@@ -150,9 +150,13 @@ class QueryBench:
 
         table = Table(title=escape(self.title), title_justify="left")
         for head in ("router", *HEADS):
-            table.add_column(head, justify="left" if head == "router" else "right")
+            table.add_column(
+                head,
+                justify="left" if head == "router" else "right",
+                no_wrap=head in INTERVALS,
+            )
         for row in self.rows:
-            table.add_row(escape(row.router), *cells(row))
+            table.add_row(escape(row.router), *map(stacked, cells(row)))
         yield table
         for row in self.rows:
             if row.error:
@@ -173,6 +177,10 @@ HEADS = (
     "decision p50",
     "own cost",
 )
+
+
+# Columns of a figure with its interval.
+INTERVALS = ("quality", "over best single", "over mix")
 
 
 def cells(row: QueryRow) -> list[str]:

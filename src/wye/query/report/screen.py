@@ -68,18 +68,20 @@ def _budgets(report: Report) -> Table:
     table.add_column("AIQ", justify="right")
     table.add_row(
         f"cheapest mix of {counted(report.mix, 'single model')}",
-        *(with_interval(report.mix_at_budget[s]) for s in SHARES),
-        with_interval(report.mix_aiq),
+        *(stacked(with_interval(report.mix_at_budget[s])) for s in SHARES),
+        stacked(with_interval(report.mix_aiq)),
     )
     for result in report.routers.values():
         table.add_row(
             escape(f"router: {result.name}"),
-            *(with_interval(result.at_budget[s]) for s in SHARES),
-            with_interval(result.aiq),
+            *(stacked(with_interval(result.at_budget[s])) for s in SHARES),
+            stacked(with_interval(result.aiq)),
             style="bold",
         )
         table.add_row(
-            "  gain over the mix", *(with_interval(result.gain[s], signed=True) for s in SHARES), ""
+            "  gain over the mix",
+            *(stacked(with_interval(result.gain[s], signed=True)) for s in SHARES),
+            "",
         )
     return table
 
@@ -134,6 +136,18 @@ def with_interval(figure: Figure, *, signed: bool = False) -> str:
     if figure.low != figure.low:
         return f"{figure.value:{sign}.3f}"
     return f"{figure.value:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
+
+
+def stacked(cell: str) -> str:
+    """A figure above its interval, escaped: in a wide table neither is then broken in two.
+
+    Example:
+        >>> stacked("0.500 [0.400, 0.600]").splitlines()
+        ['0.500', '[0.400, 0.600]']
+    """
+    from rich.markup import escape
+
+    return escape(cell.replace(" [", "\n[", 1))
 
 
 def money(figure: Figure) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.query.report.screen import NONE, with_interval
+from wye.query.report.screen import NONE, stacked, with_interval
 from wye.query.report.types import interval, number
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ class RobustnessReport:
             table.add_row(
                 f"{way.kind}: {escape(way.name)}",
                 str(way.texts),
-                with_interval(way.unchanged),
-                with_interval(way.quality_change, signed=True),
-                with_interval(way.dearer),
-                spent,
+                stacked(with_interval(way.unchanged)),
+                stacked(with_interval(way.quality_change, signed=True)),
+                stacked(with_interval(way.dearer)),
+                stacked(spent),
             )
         yield table
         yield f"[dim]searched suffix: {escape(repr(self.suffix))}[/]"
