@@ -38,6 +38,8 @@ class DecisionRecord:
         text: what the person asks; None when prompts are not stored.
         stream: whether the client asked for a stream.
         router_cost_usd, router_seconds: what deciding took.
+        key_id: the virtual key that asked, None without one.
+        session: the conversation it belongs to, where the client names it.
     """
 
     id: str
@@ -57,6 +59,8 @@ class DecisionRecord:
     stream: bool
     router_cost_usd: float
     router_seconds: float
+    key_id: str | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class OutcomeRecord:
         baseline_usd: what the same request is expected to have cost at the baseline target.
         latency_s: from the request's arrival to the last byte.
         first_byte_s: from the request's arrival to the first piece of the answer.
+        cached_input_tokens, cache_write_tokens: parts of `input_tokens`.
+        reasoning_tokens: part of `output_tokens`.
         attempts: targets that failed before, as `{"target", "error", "fault", "seconds"}`.
     """
 
@@ -90,6 +96,9 @@ class OutcomeRecord:
     first_byte_s: float | None = None
     finish_reason: str | None = None
     attempts: tuple[Mapping[str, Any], ...] = field(default=())
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True)

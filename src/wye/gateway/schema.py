@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from wye.errors import WyeError
 from wye.gateway.config import Target
+from wye.gateway.migrations import migrate
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, Record
 
-VERSION = 1
+VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -37,6 +38,8 @@ decisions = sa.Table(
     sa.Column("stream", sa.Boolean, nullable=False),
     sa.Column("router_cost_usd", sa.Float, nullable=False),
     sa.Column("router_seconds", sa.Float),
+    sa.Column("key_id", sa.String(36)),
+    sa.Column("session", sa.Text),
 )
 
 outcomes = sa.Table(
@@ -57,6 +60,9 @@ outcomes = sa.Table(
     sa.Column("first_byte_s", sa.Float),
     sa.Column("finish_reason", sa.Text),
     sa.Column("attempts", sa.JSON, nullable=False),
+    sa.Column("cached_input_tokens", sa.Integer),
+    sa.Column("cache_write_tokens", sa.Integer),
+    sa.Column("reasoning_tokens", sa.Integer),
 )
 
 feedback = sa.Table(
@@ -79,6 +85,84 @@ targets = sa.Table(
     sa.Column("context", sa.Integer),
 )
 
+# Money is whole nanodollars (1e-9 USD) in these tables, so that sums are exact in every database.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("prefix", sa.String(16), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float),
+    sa.Column("revoked", sa.Float),
+    sa.Column("budget_day", sa.BigInteger),
+    sa.Column("budget_month", sa.BigInteger),
+    sa.Column("budget_total", sa.BigInteger),
+    sa.Column("per_request", sa.BigInteger),
+    sa.Column("per_session", sa.BigInteger),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("targets", sa.JSON(none_as_null=True)),
+    sa.Column("policy", sa.Text),
+)
+
+# What each key has used. `day` counts days since 1970 and `month` months since year 0, both UTC;
+# the sums beside them are of that day and month alone. `..._due` are nanoseconds since 1970.
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("key_id", sa.String(36), primary_key=True),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False, default=0)
+        for name in (
+            "day",
+            "day_spent",
+            "day_reserved",
+            "month",
+            "month_spent",
+            "month_reserved",
+            "total_spent",
+            "total_reserved",
+            "requests_due",
+            "tokens_due",
+        )
+    ),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("key_id", sa.String(36), primary_key=True),
+    sa.Column("session", sa.String(200), primary_key=True),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("seen", sa.Float, nullable=False),
+)
+
+reservations = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("gateway", sa.String(36), nullable=False, index=True),
+    sa.Column("key_id", sa.String(36), nullable=False),
+    sa.Column("session", sa.String(200)),
+    sa.Column("day", sa.BigInteger, nullable=False),
+    sa.Column("month", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("lapsed", sa.Boolean, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("machine", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("seen", sa.Float, nullable=False),
+)
+
 _TABLES: dict[type, sa.Table] = {
     DecisionRecord: decisions,
     OutcomeRecord: outcomes,
@@ -98,7 +182,8 @@ def connect(path: Path) -> sa.Engine:
     transactions when the machine itself loses power.
 
     Raises:
-        StoreError: the folder cannot be written, or the file is not a store of this version.
+        StoreError: the folder cannot be written, or the file is no store, or one of a later
+            version; one of an earlier version is brought to this one.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,12 +201,17 @@ def connect(path: Path) -> sa.Engine:
 
     try:
         with engine.begin() as connection:
+            # The driver opens no transaction for DDL; without one, two gateways that start at once
+            # would both change the tables, and a killed one would leave them half changed.
+            connection.execute(sa.text("BEGIN IMMEDIATE"))
             found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
-            if found not in (0, VERSION):
+            if found > VERSION:
                 raise StoreError(
                     f"{path} was written by another version of wye (its format is {found}, this "
                     f"one knows {VERSION}); set store.path in wye.toml to a new file"
                 )
+            if found:
+                migrate(connection, found)
             metadata.create_all(connection)
             connection.execute(sa.text(f"PRAGMA user_version={VERSION}"))
     except sa.exc.DatabaseError as error:

@@ -1,0 +1,85 @@
+"""The keys that a running gateway has met, no older than a moment.
+
+A key is read from the store when it is first presented and again when what is known of it is older
+than `fresh_seconds`; requests that wait for the same key share one read. So a key that is revoked
+or changed anywhere is refused or changed everywhere within that time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+
+import sqlalchemy as sa
+
+from wye.gateway.money.keys import Key, KeyBook, digest_of
+
+logger = logging.getLogger("wye.gateway")
+_MOST_REMEMBERED = 10_000
+
+
+class KeyRing:
+    """Looks up keys without blocking the event loop.
+
+    Args:
+        book: where keys are.
+        required: whether requests need a key even while the store has none.
+        fresh_seconds: longest time for which an answer is taken from memory.
+
+    Raises:
+        DatabaseError: the store cannot be read.
+    """
+
+    def __init__(self, book: KeyBook, *, required: bool, fresh_seconds: float) -> None:
+        self.book = book
+        self._fresh = fresh_seconds
+        self._required = required or book.any()
+        self._checked = time.monotonic()
+        self._known: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[Key | None]] = {}
+
+    async def required(self) -> bool:
+        """Whether requests need a key: as configured, or since the store has had one."""
+        if not self._required and time.monotonic() - self._checked >= self._fresh:
+            self._checked = time.monotonic()
+            try:
+                self._required = await asyncio.to_thread(self.book.any)
+            except sa.exc.DatabaseError as error:
+                logger.error("the store cannot be asked for keys: %s", error.orig)
+        return self._required
+
+    async def find(self, secret: str) -> Key | None:
+        """The key with this secret, revoked and expired ones too; None where there is none.
+
+        Raises:
+            DatabaseError: the store cannot be read, and the key is not known.
+        """
+        digest = digest_of(secret)
+        known = self._known.get(digest)
+        if known is not None and time.monotonic() - known[0] < self._fresh:
+            return known[1]
+        reading = self._reading.get(digest)
+        if reading is None:
+            reading = asyncio.create_task(self._read(secret, digest))
+            self._reading[digest] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(digest, None))
+        # A client that leaves must not take the others' read with it.
+        return await asyncio.shield(reading)
+
+    async def _read(self, secret: str, digest: str) -> Key | None:
+        began = time.monotonic()
+        try:
+            key = await asyncio.to_thread(self.book.find, secret)
+        except sa.exc.DatabaseError as error:
+            if digest not in self._known:
+                raise
+            logger.error("the store cannot be asked for keys, memory serves: %s", error.orig)
+            return self._known[digest][1]
+        self._known.pop(digest, None)
+        if key is not None:
+            self._known[digest] = (began, key)
+            while len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        return key
