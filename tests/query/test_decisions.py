@@ -98,6 +98,7 @@ def test_a_decision_as_json_holds_no_infinity():
         "latency_s": None,
         "score": None,
         "allowed": False,
+        "probability": 0.0,
     }
     assert value["router_cost_usd"] == 1e-6
     assert value["router_seconds"] > 0

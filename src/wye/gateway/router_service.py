@@ -29,7 +29,8 @@ from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.records import DecisionRecord, new_id
 from wye.query.base import Candidate, QueryRouter, RouterError
 from wye.query.learning.features import describe_text
-from wye.query.policy import Choice, Policy, PolicyError
+from wye.query.policies.choosing import targets_of
+from wye.query.policy import Choice, Policy, PolicyError, chances
 
 DIRECT = "direct"
 _TRIAL = "What is the capital of Peru?"
@@ -151,6 +152,7 @@ class RouterService:
             target=target,
             propensity=float(choice.propensity[0]) if choice is not None and target else 1.0,
             scores=choice.score[0] if choice is not None else None,
+            law=chances(choice, 0, int(targets_of(choice)[0])) if choice is not None else None,
             reasons=(*reasons, *_context(target, expected, excluded)),
             excluded=excluded,
             seconds=time.perf_counter() - started,
@@ -168,6 +170,7 @@ class RouterService:
             target=target,
             propensity=1.0,
             scores=None,
+            law=None,
             reasons=(f"the client asked for {target} by name",),
             excluded={},
             seconds=time.perf_counter() - started,
@@ -256,6 +259,7 @@ class RouterService:
         target: str | None,
         propensity: float,
         scores: np.ndarray | None,
+        law: np.ndarray | None,
         reasons: tuple[str, ...],
         excluded: Mapping[str, str],
         seconds: float,
@@ -270,7 +274,7 @@ class RouterService:
             policy_version=self._version,
             target=target,
             propensity=propensity,
-            candidates=_candidates(expected, scores, excluded),
+            candidates=_candidates(expected, scores, law, excluded),
             excluded=dict(excluded),
             reasons=reasons,
             features=_features(chat, expected),
@@ -332,7 +336,10 @@ def _target(choice: Choice | None, expected: Expected) -> str | None:
 
 
 def _candidates(
-    expected: Expected, scores: np.ndarray | None, excluded: Mapping[str, str]
+    expected: Expected,
+    scores: np.ndarray | None,
+    law: np.ndarray | None,
+    excluded: Mapping[str, str],
 ) -> tuple[dict[str, Any], ...]:
     """Every target with its figures, best score first, those without a score last."""
     estimate = expected.estimate
@@ -345,6 +352,7 @@ def _candidates(
             latency_s=_finite(estimate.latency[0, i]),
             score=float(scores[i]) if scores is not None else -math.inf,
             allowed=name not in excluded,
+            probability=float(law[i]) if law is not None else None,
         )
         for i, name in enumerate(estimate.models)
     ]

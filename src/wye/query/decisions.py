@@ -21,6 +21,7 @@ from wye.query.arguments import check_policy, check_seed, checked_texts
 from wye.query.base import Candidate, Decision, Routing
 from wye.query.policies.choosing import targets_of
 from wye.query.policies.quality import Quality
+from wye.query.policy import chances
 from wye.query.wording import listed, seconds, usd
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Decisions(Sequence[Decision]):
         return Decision(
             id=format_id(self._first_id + i),
             target=None if target < 0 else estimate.models[target],
-            candidates=_candidates(estimate, choice, i),
+            candidates=_candidates(estimate, choice, i, target),
             policy=self._policy,
             router=self._router,
             propensity=float(choice.propensity[i]),
@@ -191,8 +192,10 @@ def _system_generator() -> np.random.Generator:
     return np.random.default_rng()
 
 
-def _candidates(estimate: Estimate, choice: Choice, i: int) -> tuple[Candidate, ...]:
+def _candidates(estimate: Estimate, choice: Choice, i: int, target: int) -> tuple[Candidate, ...]:
     score = choice.score[i]
+    law = chances(choice, i, target)
+    told = [None] * score.shape[0] if law is None else law.tolist()
     order = np.lexsort((np.nan_to_num(estimate.cost[i], nan=np.inf), -score)).tolist()
     figures = np.stack(
         [
@@ -213,6 +216,7 @@ def _candidates(estimate: Estimate, choice: Choice, i: int) -> tuple[Candidate, 
             latency_s=_known(figures[m][3]),
             score=figures[m][4],
             allowed=figures[m][4] != -math.inf,
+            probability=told[m],
         )
         for m in order
     )

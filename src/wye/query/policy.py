@@ -117,6 +117,26 @@ def law_of(choice: Choice, policy: str) -> FloatArray:
     return law
 
 
+def chances(choice: Choice, row: int, target: int) -> FloatArray | None:
+    """`[M]` probability of every model for one query; None where it was drawn untold.
+
+    Args:
+        choice: of Q queries.
+        row: of the query.
+        target: column that was chosen for it, -1 for none.
+    """
+    import numpy as np
+
+    if choice.probabilities is not None:
+        return np.asarray(choice.probabilities[row], np.float64)
+    if choice.propensity[row] != 1.0:
+        return None
+    law = np.zeros(choice.plan.n_targets)
+    if target >= 0:
+        law[target] = 1.0
+    return law
+
+
 @lru_cache(maxsize=256)
 def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
     """The constructor's parameters of a policy class, in order."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from wye.query.off_policy.errors import OffPolicyError
 from wye.query.off_policy.estimators import difference, doubly_robust, ips, mean_outcome, snips
-from wye.query.off_policy.intervals import UNBOUNDED, Bounds, Estimated, sample_variance
+from wye.query.off_policy.intervals import UNBOUNDED, Bounds, Estimated, sample_variance, within
 from wye.query.off_policy.logged import Floats, Logged
 from wye.query.off_policy.weights import (
     effective_size,
@@ -125,20 +125,23 @@ def evaluate(
     w = weights(logged, target, max_weight=max_weight)
     effective = float(effective_size(w))
     implied = float(implied_size(logged, target, max_weight=max_weight))
-    robust = None
+    options: dict[str, Any] = {"level": level, "max_weight": max_weight}
+    found = {
+        "ips": ips(logged, target, outcome, **options),
+        "snips": snips(logged, target, outcome, **options),
+        "difference": difference(logged, target, outcome, direct, **options),
+    }
     if direct is not None:
-        robust = doubly_robust(
-            logged, target, outcome, direct, level=level, max_weight=max_weight, bounds=bounds
-        )
+        found["robust"] = doubly_robust(logged, target, outcome, direct, **options)
+    reach = (1.0 - supported) * _range(outcome, bounds)
+    wide = {name: _widened(estimated, reach) for name, estimated in found.items()}
     return Evaluation(
         rows=len(logged),
         logged=mean_outcome(outcome, level=level, bounds=bounds),
-        ips=ips(logged, target, outcome, level=level, max_weight=max_weight, bounds=bounds),
-        snips=snips(logged, target, outcome, level=level, max_weight=max_weight, bounds=bounds),
-        doubly_robust=robust,
-        difference=difference(
-            logged, target, outcome, direct, level=level, max_weight=max_weight
-        ),
+        ips=within(wide["ips"], bounds),
+        snips=within(wide["snips"], bounds),
+        doubly_robust=within(wide["robust"], bounds) if direct is not None else None,
+        difference=wide["difference"],
         effective=effective,
         implied=implied,
         mean_weight=float(w.mean()),
@@ -149,6 +152,22 @@ def evaluate(
                       least_effective)
         ),
     )  # fmt: skip
+
+
+def _range(outcome: Floats, bounds: Bounds) -> float:
+    """How far apart two outcomes can lie; as far as they were seen to where no bound says."""
+    seen = (float(outcome.min()), float(outcome.max()))
+    low, high = (b if math.isfinite(b) else s for b, s in zip(bounds, seen, strict=True))
+    return high - low
+
+
+def _widened(estimated: Estimated, reach: float) -> Estimated:
+    """The interval, with room for what choices without support could be worth."""
+    return Estimated(
+        estimated.value,
+        np.asarray(estimated.low - reach),
+        np.asarray(estimated.high + reach),
+    )
 
 
 def _check_support(
@@ -178,8 +197,9 @@ def _check_support(
     if abs(mean - supported) > _SIGMAS * error + 1e-6:
         raise OffPolicyError(
             f"the weights average {mean:.3f} (give or take {error:.3f}), where they must average "
-            f"{supported:.3f}: either the propensities are not those of the choices that were "
-            "really made, or the policy chooses what the logged one never tries"
+            f"{supported:.3f}: the propensities are not those of the choices that were really "
+            "made, or the policy chooses what the logged one never tries, or the outcome is known "
+            "of some targets far more often than of others"
         )
 
 
@@ -200,7 +220,7 @@ def _warnings(
     if supported < 1.0 - 1e-9:
         said.append(
             f"{_share(1.0 - supported)} of the policy's choices have no support in the log; the "
-            "figures are silent on them, and their intervals too"
+            "intervals have room for whatever those are worth"
         )
     if logged.law is None and not logged.deterministic:
         said.append(

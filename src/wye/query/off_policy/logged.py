@@ -5,6 +5,8 @@ Shape letters: Q rows (logged decisions), M models. Axes before Q are samples of
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +17,8 @@ from wye.query.off_policy.errors import OffPolicyError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 ROUNDING = 1e-6
-# A deviation of five standard errors comes once in a million logs.
-_SIGMAS = 5.0
+# A log is refused for its shares by chance less than once in a million models.
+_LOG_ODDS = math.log(2e6)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,16 @@ class Logged:
         return np.take_along_axis(table, self.chosen[..., None], axis=-1)[..., 0]
 
     def take(self, rows: NDArray[np.bool_]) -> Logged:
-        """The choices of some rows `[Q]`."""
-        law = None if self.law is None else self.law[rows]
-        return Logged(self.chosen[rows], self.propensity[rows], law)
+        """The choices of some rows `[Q]`.
+
+        They were checked as a whole and are not checked again: which rows have an outcome may
+        depend on the choice, so their shares prove nothing.
+        """
+        part = copy(self)
+        object.__setattr__(part, "chosen", self.chosen[rows])
+        object.__setattr__(part, "propensity", self.propensity[rows])
+        object.__setattr__(part, "law", None if self.law is None else self.law[rows])
+        return part
 
     def _check_law(self, law: Floats) -> None:
         if law.ndim != self.chosen.ndim + 1 or law.shape[:-1] != self.chosen.shape:
@@ -107,19 +116,22 @@ class Logged:
         self._check_shares(law)
 
     def _check_shares(self, law: Floats) -> None:
-        """Refuse a law under which the shares of the models chosen could hardly have come."""
+        """Refuse a law under which the shares of the models chosen could hardly have come.
+
+        By Bernstein's inequality: P(|times - expected| > t) <= 2 exp(-t^2 / (2 (var + t / 3))).
+        """
         times = (self.chosen[..., None] == np.arange(law.shape[-1])).sum(axis=-2)
         expected = law.sum(axis=-2)
-        deviation = np.sqrt((law * (1.0 - law)).clip(0.0).sum(axis=-2))
-        # One choice more or less is no evidence where hardly any is expected.
-        off = np.maximum(np.abs(times - expected) - 1.0, 0.0) > _SIGMAS * deviation + ROUNDING
-        if off.any():
-            column = int(np.argwhere(off)[0][-1])
-            place = tuple(np.argwhere(off)[0])
+        variance = (law * (1.0 - law)).clip(0.0).sum(axis=-2)
+        third = _LOG_ODDS / 3.0
+        most = third + np.sqrt(third**2 + 2.0 * _LOG_ODDS * variance)
+        off = np.argwhere(np.abs(times - expected) > most)
+        if off.size:
+            place = tuple(off[0])
             raise OffPolicyError(
-                f"the propensities are not those of the choices that were made: model {column} was "
-                f"chosen {int(times[place])} times, where they lead to expect "
-                f"{expected[place]:.0f} +- {deviation[place]:.0f}"
+                "the propensities are not those of the choices that were made: the model of column "
+                f"{place[-1]} was chosen {int(times[place])} times, where they lead to expect "
+                f"{expected[place]:.0f} +- {math.sqrt(variance[place]):.0f}"
             )
 
 
