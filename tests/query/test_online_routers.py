@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,12 @@ def test_the_oldest_open_tickets_are_dropped() -> None:
         (lambda r: r.remove_arm("nobody"), "no model is named"),
         (lambda r: r.update("no-ticket", GOOD), "'no-ticket' is not open"),
         (lambda r: r.update(r.select("hi"), {"other": GOOD}), "outcomes of"),
+        (lambda r: r.update(r.select("hi"), 1.0), "expected an Outcome"),
+        (lambda r: r.update(r.select("hi"), None), "expected an Outcome"),
+        (lambda r: r.update(None, GOOD), "None is not open"),
+        (lambda r: r.update({}, GOOD), "is not open"),
+        (lambda r: r.add_arm(""), "not empty"),
+        (lambda r: r.add_arm(None), "not empty"),
         (lambda r: r.start(["a", "a"]), "different names"),
         (lambda r: r.replay(made_outcomes(5)), "has no outcomes of"),
         (lambda r: Outcome(quality=1.5), "from 0 to 1"),
@@ -220,6 +228,32 @@ def test_the_oldest_open_tickets_are_dropped() -> None:
 def test_bad_use_is_named(act: Callable[[OnlineRouter], object], message: str) -> None:
     with pytest.raises(RouterError, match=message):
         act(fresh("metallm"))
+
+
+@each_router
+def test_threads_may_choose_learn_and_change_the_models_at_once(name: str) -> None:
+    router = fresh(name)
+    before = int(router.start(ARMS).heads_["quality"].count.sum())
+
+    def work(worker: int) -> None:
+        for step in range(15):
+            ticket = router.select(f"question {step} of {worker}")
+            assert router.update(ticket, outcomes(router, ticket, GOOD))
+            router.estimate([f"question {step}"])
+        router.add_arm(f"of {worker}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert len(router.models_) == len(ARMS) + 8
+    assert int(router.heads_["quality"].count.sum()) - before >= 8 * 15
+    assert len(router.open_) == 0
+
+
+def test_a_copy_has_a_lock_of_its_own() -> None:
+    router = fresh("metallm")
+    router.select("hello")
+    twin = copy.deepcopy(router)
+    assert twin.select("hello").target in ARMS
 
 
 def test_the_last_model_stays_and_a_router_without_models_says_so() -> None:

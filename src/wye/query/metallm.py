@@ -90,13 +90,14 @@ class MetaLLMRouter(OnlineRouter):
 
     def update(self, ticket: Ticket | str, outcome: Outcome | Mapping[str, Outcome]) -> bool:
         """Learn what came out of a choice, and charge its cost; see `OnlineRouter.update`."""
-        learned = super().update(ticket, outcome)
-        if learned and self.ledger_ is not None:
-            outcomes = [outcome] if isinstance(outcome, Outcome) else list(outcome.values())
-            spent = sum(o.cost for o in outcomes)
-            if np.isfinite(spent):
-                self.ledger_.update(spent)
-        return learned
+        with self._turn:
+            learned = super().update(ticket, outcome)
+            if learned and self.ledger_ is not None:
+                outcomes = [outcome] if isinstance(outcome, Outcome) else list(outcome.values())
+                spent = sum(o.cost for o in outcomes)
+                if np.isfinite(spent):
+                    self.ledger_.update(spent)
+            return learned
 
     def scale_state(self) -> dict[str, Any]:
         """The ledger, JSON."""

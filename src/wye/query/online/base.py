@@ -138,24 +138,25 @@ class OnlineRouter(OnlineLearner):
             RouterError: `texts` is not a sequence of strings.
         """
         started = time.perf_counter()
-        self._check_started()
-        spent = self.embedder_.spent_usd
-        queries = self.read(texts)
-        n = len(queries.vectors)
-        contexts = self.reader_.contexts(queries.vectors, queries.read, [None] * n)
-        quality = self.heads_["quality"]
-        spread = SPREAD * quality.ridge.spread(contexts)
-        of_mean = SPREAD / np.sqrt(quality.count + 1.0)
-        return Estimate(
-            models=self.models_,
-            quality=np.clip(quality.value(contexts), 0.0, 1.0),
-            quality_std=np.minimum(np.hypot(spread, of_mean), SPREAD),
-            cost=self.heads_["cost"].value(contexts),
-            latency=self.heads_["latency"].value(contexts),
-            novelty=self.familiarity_.novelty(queries.vectors),
-            router_cost=(self.embedder_.spent_usd - spent) / max(1, n),
-            router_seconds=(time.perf_counter() - started) / max(1, n),
-        )
+        with self._turn:
+            self._check_started()
+            spent = self.embedder_.spent_usd
+            queries = self.read(texts)
+            n = len(queries.vectors)
+            contexts = self.reader_.contexts(queries.vectors, queries.read, [None] * n)
+            quality = self.heads_["quality"]
+            spread = SPREAD * quality.ridge.spread(contexts)
+            of_mean = SPREAD / np.sqrt(quality.count + 1.0)
+            return Estimate(
+                models=self.models_,
+                quality=np.clip(quality.value(contexts), 0.0, 1.0),
+                quality_std=np.minimum(np.hypot(spread, of_mean), SPREAD),
+                cost=self.heads_["cost"].value(contexts),
+                latency=self.heads_["latency"].value(contexts),
+                novelty=self.familiarity_.novelty(queries.vectors),
+                router_cost=(self.embedder_.spent_usd - spent) / max(1, n),
+                router_seconds=(time.perf_counter() - started) / max(1, n),
+            )
 
     # Storing.
 
@@ -163,8 +164,9 @@ class OnlineRouter(OnlineLearner):
         """What was learned, open tickets and the state of the random generator included."""
         from wye.query.online.state import state_of
 
-        self._check_started()
-        return state_of(self)
+        with self._turn:
+            self._check_started()
+            return state_of(self)
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned.

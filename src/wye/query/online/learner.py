@@ -7,10 +7,11 @@ Shape letters: Q queries, M models, D context width, E embedding width.
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ class Queries(NamedTuple):
 class OnlineLearner(QueryRouter):
     """What learns from its own choices; `wye.query.online.base.OnlineRouter` adds what reads logs.
 
+    Choosing, learning, estimating and storing may be called from several threads.
+
     Args:
         arms: names of the models to start with; `fit` takes those of its log instead, and so does
             `replay` where none are named.
@@ -67,6 +70,15 @@ class OnlineLearner(QueryRouter):
 
     def __post_init__(self) -> None:
         self.arms = self.arms if isinstance(self.arms, str) else tuple(self.arms)
+        self._turn = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock belongs to its process: it is neither copied nor sent to another one.
+        return {name: value for name, value in self.__dict__.items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.RLock()
 
     # What a system adds.
 
@@ -119,8 +131,9 @@ class OnlineLearner(QueryRouter):
             NotFittedError: the router has no models yet.
             RouterError: an unknown model or task, or nothing is allowed.
         """
-        self._check_started()
-        return self.select_read(self.read([text]), 0, task=task, mask=self._mask(allowed))
+        with self._turn:
+            self._check_started()
+            return self.select_read(self.read([text]), 0, task=task, mask=self._mask(allowed))
 
     def read(self, texts: Sequence[str]) -> Queries:
         """What the texts of Q queries say, before any context is made of them.
@@ -167,40 +180,46 @@ class OnlineLearner(QueryRouter):
             RouterError: the ticket was used, dropped or never given, or the outcomes name models
                 that were not chosen.
         """
-        self._check_started()
-        opened = self.open_.get(ticket if isinstance(ticket, str) else ticket.id)
-        outcomes = _by_target(opened, outcome)
-        observed = Observed.of([outcomes[t] for t in opened.targets])
-        rewards = self.rewards(observed, [opened.task] * len(opened.targets))[:, 0]
-        known = np.isfinite(rewards) & np.isfinite(observed.quality[:, 0])
-        if opened.targets and not known.any():
-            return False
-        self.open_.close(opened.id)
-        learned = False
-        for i, target in enumerate(opened.targets):
-            if known[i] and target in self.models_:
-                arm = self.models_.index(target)
-                self._learn(arm, opened.context, outcomes[target], float(rewards[i]))
-                learned = True
-        return learned
+        with self._turn:
+            self._check_started()
+            opened = self.open_.get(ticket.id if isinstance(ticket, Ticket) else ticket)
+            outcomes = _by_target(opened, outcome)
+            observed = Observed.of([outcomes[t] for t in opened.targets])
+            rewards = self.rewards(observed, [opened.task] * len(opened.targets))[:, 0]
+            known = np.isfinite(rewards) & np.isfinite(observed.quality[:, 0])
+            if opened.targets and not known.any():
+                return False
+            self.open_.close(opened.id)
+            learned = False
+            for i, target in enumerate(opened.targets):
+                if known[i] and target in self.models_:
+                    arm = self.models_.index(target)
+                    self._learn(arm, opened.context, outcomes[target], float(rewards[i]))
+                    learned = True
+            return learned
 
     def add_arm(self, name: str) -> None:
         """Let a model join, which nothing is known of.
 
         Raises:
-            RouterError: a model of that name is there.
+            RouterError: a model of that name is there, or the name is empty.
         """
-        if not hasattr(self, "heads_") and not self.arms:
-            self.start([name])
-            return
-        self._check_started()
-        if name in self.models_:
-            raise RouterError(f"model {name!r} is there already; there are {list(self.models_)}")
-        self.bandit_.add_arm()
-        for head in self.heads_.values():
-            head.add_arm()
-        self.models_ = (*self.models_, name)
-        self.watches_[name] = _watch()
+        if not isinstance(name, str) or not name.strip():
+            raise RouterError(f"the model's name is {name!r}, expected a text that is not empty")
+        with self._turn:
+            if not hasattr(self, "heads_") and not self.arms:
+                self.start([name])
+                return
+            self._check_started()
+            if name in self.models_:
+                raise RouterError(
+                    f"model {name!r} is there already; there are {list(self.models_)}"
+                )
+            self.bandit_.add_arm()
+            for head in self.heads_.values():
+                head.add_arm()
+            self.models_ = (*self.models_, name)
+            self.watches_[name] = _watch()
 
     def remove_arm(self, name: str) -> None:
         """Let a model leave, at once; outcomes of it that come later teach nothing.
@@ -208,15 +227,16 @@ class OnlineLearner(QueryRouter):
         Raises:
             RouterError: no model has that name, or it is the last one.
         """
-        self._check_started()
-        arm = self._column(name)
-        if len(self.models_) == 1:
-            raise RouterError(f"{name!r} is the last model; add another before it leaves")
-        self.bandit_.remove_arm(arm)
-        for head in self.heads_.values():
-            head.remove_arm(arm)
-        self.models_ = tuple(m for m in self.models_ if m != name)
-        del self.watches_[name]
+        with self._turn:
+            self._check_started()
+            arm = self._column(name)
+            if len(self.models_) == 1:
+                raise RouterError(f"{name!r} is the last model; add another before it leaves")
+            self.bandit_.remove_arm(arm)
+            for head in self.heads_.values():
+                head.remove_arm(arm)
+            self.models_ = tuple(m for m in self.models_ if m != name)
+            del self.watches_[name]
 
     @property
     def drifted_(self) -> dict[str, int]:
@@ -286,6 +306,11 @@ def _watch() -> Cusum:
 def _by_target(ticket: Ticket, outcome: Outcome | Mapping[str, Outcome]) -> dict[str, Outcome]:
     if isinstance(outcome, Outcome):
         return {ticket.target: outcome}
+    if not isinstance(outcome, Mapping):
+        raise RouterError(
+            f"the outcome is {outcome!r}, expected an Outcome, for instance Outcome(quality=1.0), "
+            "or one for each chosen model by its name"
+        )
     if set(outcome) != set(ticket.targets):
         raise RouterError(
             f"outcomes of {sorted(outcome)} were given, expected those of {list(ticket.targets)}"

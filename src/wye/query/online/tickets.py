@@ -55,7 +55,7 @@ class OpenTickets:
         Raises:
             RouterError: there is none.
         """
-        if ticket_id not in self._open:
+        if not isinstance(ticket_id, str) or ticket_id not in self._open:
             raise RouterError(
                 f"ticket {ticket_id!r} is not open: it was used, is older than the last "
                 f"{self.most} open ones, or belongs to another router"
