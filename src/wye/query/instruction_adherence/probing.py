@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wye.files import write_whole
 from wye.query.chat_models.base import ChatModel, ChatModelError
 from wye.query.instruction_adherence.probe import CATEGORIES, without_reasoning
 from wye.query.instruction_adherence.suite import probes
@@ -93,14 +94,11 @@ class ProbeRun:
             ChatModelError: the file cannot be written.
         """
         target = Path(path)
-        temporary = target.with_name(target.name + ".part")
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
         try:
-            text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(target)
+            return write_whole(target, f"{text}\n".encode())
         except OSError as error:
             raise ChatModelError(f"{target} cannot be written: {error}") from error
-        return target
 
     @classmethod
     def load(cls, path: str | Path) -> ProbeRun:
