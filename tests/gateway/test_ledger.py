@@ -1,0 +1,439 @@
+"""The ledger: no limit is ever exceeded and nothing that was settled is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import subprocess
+import sys
+from collections import defaultdict
+from typing import ClassVar
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from wye.gateway.money.books import Books, Left, Order, Reservation, Spend, merged, windows
+from wye.gateway.money.group_commit import GroupCommit, Handler, LedgerError
+from wye.gateway.money.keys import KeyBook, Limits
+from wye.gateway.money.lease import Lease
+from wye.gateway.money.ledger import Ledger
+from wye.gateway.money.nano import at_least, dollars
+from wye.gateway.schema import accounts, connect, leases, reservations, sessions
+
+NOON = datetime.datetime(2026, 3, 31, 12, tzinfo=datetime.UTC).timestamp()
+HOUR = 3600.0
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = connect(tmp_path / "store.db")
+    yield engine
+    engine.dispose()
+
+
+def a_key(engine, **limits) -> str:
+    return KeyBook(engine).add("one", Limits(**limits))[0].id
+
+
+class Clock:
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Purses(RuleBasedStateMachine):
+    """Two gateways on one store against plain dictionaries that know the truth."""
+
+    held = Bundle("held")
+    LIMITS: ClassVar = {"day": 100, "month": 250, "total": 600, "session": 60}
+    KEYS = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+        for table in accounts.metadata.tables.values():
+            table.create(self.engine)
+        self.clock = Clock()
+        self.ids = {}
+        book = KeyBook(self.engine)
+        nano = {name: dollars(limit) for name, limit in self.LIMITS.items()}
+        for name in self.KEYS:
+            limits = Limits(nano["day"], nano["month"], nano["total"], per_session=nano["session"])
+            self.ids[name] = book.add(name, limits)[0].id
+        self.leases = [Lease(30.0, self.clock), Lease(30.0, self.clock)]
+        self.books = [Books(lease.id, self.clock) for lease in self.leases]
+        with self.engine.begin() as connection:
+            for lease in self.leases:
+                lease.renew(connection)
+        self.reached = dict.fromkeys(self.KEYS, (0, 0))
+        # Reservation id -> (key, session, day, month, amount, open or lapsed).
+        self.open = {}
+        self.lapsed = {}
+        # Settled and lapsed spend by (key, window).
+        self.spent = defaultdict(int)
+
+    def teardown(self) -> None:
+        for lease in self.leases:
+            lease.forget()
+        self.engine.dispose()
+
+    def windows(self) -> dict[str, tuple[int, int]]:
+        """Where an entry of each key goes: its account's window, or a later one by the clock."""
+        day, month = windows(self.clock.now)
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(accounts)).mappings().all()
+        found = {row["key_id"]: (max(row["day"], day), max(row["month"], month)) for row in rows}
+        return {key: found[self.ids[key]] for key in self.KEYS}
+
+    def book_places(self, key: str, session: str, day: int, month: int):
+        yield key, "total", 0
+        yield key, "day", day
+        yield key, "month", month
+        yield key, "session", session
+
+    def in_flight(self, place) -> int:
+        return sum(
+            amount
+            for key, session, day, month, amount in self.open.values()
+            if place in self.book_places(key, session, day, month)
+        )
+
+    @rule(
+        target=held,
+        gateway=st.sampled_from([0, 1]),
+        wanted=st.lists(
+            st.tuples(st.sampled_from(KEYS), st.sampled_from("xy"), st.integers(0, 70)),
+            min_size=1,
+            max_size=5,
+        ),
+    )
+    def reserve(self, gateway, wanted):
+        orders = [Order(self.ids[key], session, amount) for key, session, amount in wanted]
+        before = self.windows()
+        with self.engine.begin() as connection:
+            made = self.books[gateway].reserve(connection, orders)
+        for (key, session, amount), result in zip(wanted, made, strict=True):
+            day, month = before[key]
+            places = list(self.book_places(key, session, day, month))
+            free = min(
+                self.LIMITS[place[1]] - self.spent[place] - self.in_flight(place)
+                for place in places
+            )
+            if isinstance(result, Left):
+                assert amount > free
+            else:
+                assert amount <= free
+                assert (result.day, result.month) == (day, month)
+                self.open[result.id] = (key, session, day, month, amount)
+        return [result for result in made if isinstance(result, Reservation)]
+
+    @rule(made=consumes(held), share=st.floats(0, 1), gateway=st.sampled_from([0, 1]))
+    def settle(self, made, share, gateway):
+        """Settle twice, which must count once; what has lapsed is put right."""
+        settlements = [(r, int(r.amount * share)) for r in made]
+        for _ in range(2):
+            with self.engine.begin() as connection:
+                self.books[gateway].settle(connection, settlements)
+        for reservation, spent in settlements:
+            if reservation.id in self.open:
+                key, session, day, month, _ = self.open.pop(reservation.id)
+                change = spent
+            else:
+                key, session, day, month, amount = self.lapsed.pop(reservation.id)
+                change = spent - amount
+            for place in self.book_places(key, session, day, month):
+                self.spent[place] += change
+
+    @rule(gateway=st.sampled_from([0, 1]))
+    def die(self, gateway):
+        """A gateway is killed and the other finds out."""
+        mine = {r for r in self.open if self.owner(r) == self.leases[gateway].id}
+        with self.engine.begin() as connection:
+            self.leases[gateway].give_up(connection)
+            self.leases[1 - gateway].renew(connection)
+            assert self.books[1 - gateway].lapse(connection) == len(mine)
+            self.leases[gateway].renew(connection)
+        for reservation in mine:
+            key, session, day, month, amount = self.open.pop(reservation)
+            self.lapsed[reservation] = (key, session, day, month, amount)
+            for place in self.book_places(key, session, day, month):
+                self.spent[place] += amount
+
+    def owner(self, reservation: str) -> str:
+        with self.engine.connect() as connection:
+            query = sa.select(reservations.c.gateway).where(reservations.c.id == reservation)
+            return connection.execute(query).scalar_one()
+
+    @rule(hours=st.sampled_from([-900, -30, -1, 1, 7, 30, 400]))
+    def the_clock_jumps(self, hours):
+        self.clock.now += hours * HOUR
+
+    @invariant()
+    def the_store_has_the_truth_and_no_limit_is_exceeded(self):
+        with self.engine.connect() as connection:
+            rows = {r["key_id"]: r for r in connection.execute(sa.select(accounts)).mappings()}
+            in_sessions = connection.execute(sa.select(sessions)).mappings().all()
+        for key in self.KEYS:
+            row = rows[self.ids[key]]
+            assert (row["day"], row["month"]) >= self.reached[key]
+            self.reached[key] = (row["day"], row["month"])
+            for window, period in (("total", 0), ("day", row["day"]), ("month", row["month"])):
+                place = (key, window, period)
+                assert row[f"{window}_spent"] == self.spent[place]
+                assert row[f"{window}_reserved"] == self.in_flight(place)
+        for row in in_sessions:
+            key = next(k for k, v in self.ids.items() if v == row["key_id"])
+            assert row["spent"] == self.spent[key, "session", row["session"]]
+            assert row["reserved"] == self.in_flight((key, "session", row["session"]))
+        for (key, window, period), amount in self.spent.items():
+            total = amount + self.in_flight((key, window, period))
+            assert amount >= 0
+            assert total <= self.LIMITS[window]
+
+
+TestPurses = Purses.TestCase
+TestPurses.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+def test_a_spent_day_opens_again_at_midnight_and_not_when_the_clock_steps_back(engine):
+    clock = Clock(NOON)
+    key, books = a_key(engine, budget_day=dollars(10)), Books("g", clock)
+    with engine.begin() as connection:
+
+        def fits() -> bool:
+            return isinstance(books.reserve(connection, [Order(key, None, 10)])[0], Reservation)
+
+        assert fits()
+        clock.now = NOON - 24 * HOUR
+        assert not fits()
+        clock.now = NOON + 11.9 * HOUR
+        assert not fits()
+        clock.now = NOON + 12 * HOUR
+        assert fits()
+        clock.now = NOON
+        assert not fits()
+
+
+def test_what_is_reserved_before_midnight_counts_for_the_day_before(engine):
+    clock = Clock(NOON)
+    limits = {"budget_day": dollars(10), "budget_month": dollars(100)}
+    key, books = a_key(engine, **limits), Books("g", clock)
+    with engine.begin() as connection:
+        (late,) = books.reserve(connection, [Order(key, None, 10)])
+        clock.now += 12 * HOUR
+        (early,) = books.reserve(connection, [Order(key, None, 7)])
+        books.settle(connection, [(late, 9), (early, 5)])
+        balance = books.balance(connection, key)
+    assert (balance.day, balance.day_spent) == ("2026-04-01", 5)
+    assert (balance.month, balance.month_spent) == ("2026-04", 5)
+    assert (balance.total_spent, balance.total_reserved) == (14, 0)
+
+
+def test_a_limit_that_is_lowered_or_a_key_that_is_revoked_holds_at_once(engine):
+    key, books, book = a_key(engine, budget_total=dollars(100)), Books("g"), KeyBook(engine)
+    order = Order(key, None, 30)
+    with engine.begin() as connection:
+        assert isinstance(books.reserve(connection, [order])[0], Reservation)
+    book.change("one", {"budget_total": dollars(50)})
+    with engine.begin() as connection:
+        assert books.reserve(connection, [order]) == [Left(total=20)]
+    book.change("one", {"budget_total": dollars(500)})
+    book.revoke("one")
+    with engine.begin() as connection:
+        assert isinstance(books.reserve(connection, [order])[0], Left)
+
+
+def test_spend_without_a_reservation_is_booked_even_beyond_the_limit(engine):
+    key, books = a_key(engine, budget_total=dollars(10), per_session=dollars(10)), Books("g")
+    spends = [Spend(key, "s", 4), Spend(key, None, 3), Spend(key, "s", 5)]
+    with engine.begin() as connection:
+        books.book(connection, merged(spends))
+        assert books.balance(connection, key).total_spent == 12
+        assert books.left(connection, Order(key, "s", 0)) == Left(total=0, session=1)
+        assert books.left(connection, Order(key, "t", 0)).session == 10
+
+
+def test_costs_round_up_and_a_nanodollar_is_not_lost_to_floats():
+    assert at_least(0.1 + 0.2) == 300_000_000
+    assert at_least(23e-6) == 23_000
+    assert at_least(1e-10) == 1
+    assert at_least(0.0) == 0
+
+
+@pytest.fixture
+def ledger(engine):
+    group = GroupCommit(engine)
+    ledger = Ledger(group)
+    yield ledger
+    group.close()
+    ledger.close(engine)
+
+
+async def test_many_at_once_get_exactly_what_fits(engine, ledger):
+    key = a_key(engine, budget_total=dollars(1000))
+    made = await asyncio.gather(*(ledger.reserve(Order(key, None, 30)) for _ in range(64)))
+    granted = [r for r in made if isinstance(r, Reservation)]
+    assert len(granted) == 33
+    for reservation in granted:
+        ledger.settle(reservation, 10)
+    assert await ledger.left(Order(key, None, 0)) == Left(total=1000 - 330)
+
+
+async def test_what_nobody_waits_for_any_more_is_given_back(engine, ledger):
+    key = a_key(engine, budget_total=dollars(100))
+    waiting = [asyncio.create_task(ledger.reserve(Order(key, None, 10))) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    while await ledger.left(Order(key, None, 0)) != Left(total=100):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_store_that_cannot_be_written_refuses_reservations_and_keeps_settlements(
+    engine, ledger
+):
+    key = a_key(engine, budget_total=dollars(100))
+    reservation = await ledger.reserve(Order(key, None, 60))
+
+    def refuse(connection, *_):
+        connection.exec_driver_sql("PRAGMA query_only=1")
+
+    sa.event.listen(engine, "begin", refuse)
+    ledger.settle(reservation, 25)
+    with pytest.raises(LedgerError, match="readonly"):
+        await ledger.reserve(Order(key, None, 1))
+    sa.event.remove(engine, "begin", refuse)
+    engine.dispose()
+    while await ledger.left(Order(key, None, 0)) != Left(total=75):
+        await asyncio.sleep(0.01)
+
+
+async def test_an_item_that_cannot_be_done_fails_alone_for_who_asked_it(engine):
+    group = GroupCommit(engine)
+
+    def fail(_connection, _items):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await group.ask(Handler(fail), 1)
+    assert await group.ask(Handler(lambda _, items: items), 2) == 2
+    group.close()
+
+
+def test_a_ledger_that_closes_writes_what_was_told_and_gives_its_lease_up(engine):
+    key = a_key(engine, budget_total=dollars(100))
+    group = GroupCommit(engine)
+    ledger = Ledger(group)
+
+    async def use() -> None:
+        reservation = await ledger.reserve(Order(key, None, 60))
+        ledger.settle(reservation, 25)
+
+    asyncio.run(use())
+    group.close()
+    ledger.close(engine)
+    with engine.connect() as connection:
+        assert Books("g").balance(connection, key).total_spent == 25
+        assert connection.execute(sa.select(leases)).all() == []
+        assert connection.execute(sa.select(reservations)).all() == []
+
+
+def test_reservations_of_a_process_that_is_gone_are_found_at_the_next_start(engine, tmp_path):
+    key = a_key(engine, budget_total=dollars(100))
+    script = f"""
+import asyncio, os
+from pathlib import Path
+from wye.gateway.money.books import Order
+from wye.gateway.money.group_commit import GroupCommit
+from wye.gateway.money.ledger import Ledger
+from wye.gateway.schema import connect
+ledger = Ledger(GroupCommit(connect(Path("store.db"))))
+asyncio.run(ledger.reserve(Order({key!r}, None, 60)))
+os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == 9
+    ledger = Ledger(GroupCommit(engine))
+    assert ledger.recover(engine) == 1
+    assert ledger.recover(engine) == 0
+    with engine.connect() as connection:
+        balance = Books("g").balance(connection, key)
+    assert (balance.total_spent, balance.total_reserved) == (60, 0)
+    ledger.close(engine)
+
+
+def test_a_gateway_that_falls_silent_elsewhere_is_dead_after_its_lease_and_puts_right_what_it_can(
+    engine, monkeypatch
+):
+    clock = Clock()
+    key = a_key(engine, budget_total=dollars(100))
+    monkeypatch.setattr("wye.gateway.money.lease.machine", lambda: "elsewhere")
+    silent = Lease(30.0, clock)
+    with engine.begin() as connection:
+        silent.renew(connection)
+        (held,) = Books(silent.id, clock).reserve(connection, [Order(key, None, 60)])
+    monkeypatch.undo()
+    watcher = Lease(30.0, clock)
+    books = Books(watcher.id, clock)
+    with engine.begin() as connection:
+        watcher.renew(connection)
+    for seconds, lapsed in ((29.0, 0), (2.0, 1)):
+        clock.now += seconds
+        with engine.begin() as connection:
+            watcher.renew(connection)
+            watcher.take_from_the_dead(connection)
+            assert books.lapse(connection) == lapsed
+            assert books.left(connection, Order(key, None, 0)) == Left(total=40)
+    with engine.begin() as connection:
+        Books(silent.id, clock).settle(connection, [(held, 5)])
+        assert books.left(connection, Order(key, None, 0)) == Left(total=95)
+        silent.renew(connection)
+        assert silent.id in connection.execute(sa.select(leases.c.id)).scalars().all()
+
+
+def test_processes_that_share_a_store_never_exceed_a_budget_together(engine, tmp_path):
+    key = a_key(engine, budget_total=dollars(1000), per_session=dollars(700))
+    script = f"""
+import asyncio
+from pathlib import Path
+from wye.gateway.money.books import Left, Order
+from wye.gateway.money.group_commit import GroupCommit
+from wye.gateway.money.ledger import Ledger
+from wye.gateway.schema import connect
+
+async def main():
+    group = GroupCommit(connect(Path("store.db")))
+    ledger = Ledger(group)
+    spent = 0
+    async def client(number):
+        nonlocal spent
+        for round in range(10):
+            made = await ledger.reserve(Order({key!r}, "ab"[number % 2], 7))
+            if isinstance(made, Left):
+                return
+            await asyncio.sleep(0)
+            ledger.settle(made, 5)
+            spent += 5
+    await asyncio.gather(*(client(n) for n in range(16)))
+    group.close()
+    print(spent)
+
+asyncio.run(main())
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    spent = sum(int(process.communicate(timeout=60)[0]) for process in processes)
+    assert all(process.returncode == 0 for process in processes)
+    with engine.connect() as connection:
+        balance = Books("g").balance(connection, key)
+    assert balance.total_spent == spent
+    assert balance.total_reserved == 0
+    assert 900 < spent <= 1000
