@@ -136,8 +136,8 @@ def test_the_screen_shows_every_estimator_and_a_verdict(
     ended = wye("replay", explored[0], "--policy", "utility:cost_weight=10000")
     assert ended.code == 0, ended.err
     for word in (
-        "logged policy", "IPS", "self-normalised IPS", "doubly robust", "policy - logged",
-        "effective sample size", "choices with support", "named their target", "Cost: ",
+        "logged policy", "IPS", "SNIPS", "doubly robust", "policy - logged", "effective size",
+        "support", "named their target", "Cost: ",
     ):  # fmt: skip
         assert word in ended.out, word
 
@@ -152,30 +152,30 @@ def test_another_router_decides_by_its_own_estimates(
     assert sorted(s["policy"] for s in told["shares"].values())[-1] == 1.0
 
 
-def test_a_fitted_direct_method_and_none_at_all(wye: Wye, explored: tuple[Path, str]) -> None:
-    fitted = wye("replay", explored[0], "--policy", "quality", "--direct", "constant", "--json")
-    assert fitted.code == 0, fitted.err
-    assert fitted.json["figures"]["quality"]["doubly_robust"] is not None
-    without = wye("replay", explored[0], "--policy", "quality", "--direct", "none", "--json").json
-    assert without["figures"]["quality"]["doubly_robust"] is None
+def test_a_fitted_direct_method_and_none_at_all(explored: tuple[Path, str]) -> None:
+    traffic = read_traffic(explored[0])
+    fitted = replay(traffic, Quality(), direct="constant").figures["quality"]
+    assert fitted.doubly_robust is not None
+    assert fitted.best is fitted.doubly_robust
+    without = replay(traffic, Quality(), direct="none").figures["quality"]
+    assert without.doubly_robust is None
+    assert without.best is without.snips
 
 
 def test_decisions_as_json_lines_give_the_same_figures(
-    wye: Wye, explored: tuple[Path, str], tmp_path: Path
+    explored: tuple[Path, str], tmp_path: Path
 ) -> None:
     path, _ = explored
     store = Store(path)
-    ids = [i for (i,) in store.engine.connect().exec_driver_sql("SELECT id FROM decisions")]
-    folder = tmp_path / "decisions"
-    folder.mkdir()
-    with (folder / "all.jsonl").open("w") as file:
-        for one in sorted(ids):
-            file.write(json.dumps(decision(store.engine, one)) + "\n")
+    with store.engine.connect() as connection:
+        ids = [i for (i,) in connection.exec_driver_sql("SELECT id FROM decisions ORDER BY id")]
+    lines = [json.dumps(decision(store.engine, one)) for one in ids]
     store.close()
-    lines = wye("replay", folder, "--policy", "quality", "--json")
-    assert lines.code == 0, lines.err
-    stored = wye("replay", path, "--policy", "quality", "--json").json
-    assert lines.json["figures"] == stored["figures"]
+    for number, part in enumerate((lines[:100], lines[100:])):
+        (tmp_path / f"{number}.jsonl").write_text("\n".join(part))
+    read = replay(read_traffic(tmp_path), Quality()).to_dict()
+    stored = replay(read_traffic(path), Quality()).to_dict()
+    assert read["figures"] == stored["figures"]
 
 
 @pytest.mark.parametrize(

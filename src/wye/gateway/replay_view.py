@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from wye.query.off_policy import Estimated, Evaluation
-from wye.query.wording import seconds, usd
+from wye.query.wording import usd
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 # Single requests cost fractions of a cent; a thousand of them make readable figures.
 _THOUSAND = 1000.0
-_TITLES = {"quality": "quality", "cost": "cost of 1,000", "latency": "latency"}
+_TITLES = {"quality": "quality", "cost": "USD per 1,000", "latency": "latency in s"}
 _ROWS = (
     ("logged policy", "logged"),
     ("IPS", "ips"),
-    ("self-normalised IPS", "snips"),
+    ("SNIPS", "snips"),
     ("doubly robust", "doubly_robust"),
     ("policy - logged", "difference"),
 )
@@ -79,10 +79,10 @@ def _figures(replay: Replay) -> RenderableType:
             title, *(_cell(name, getattr(replay.figures[name], attribute)) for name in names)
         )
     facts: tuple[tuple[str, Callable[[Evaluation], str]], ...] = (
-        ("decisions with the figure", lambda e: str(e.rows)),
-        ("effective sample size", lambda e: f"{e.effective:.0f}"),
-        ("expected of the propensities", lambda e: f"{e.implied:.0f}"),
-        ("choices with support", lambda e: f"{e.supported:.1%}"),
+        ("decisions", lambda e: str(e.rows)),
+        ("effective size", lambda e: f"{e.effective:.0f}"),
+        ("expected size", lambda e: f"{e.implied:.0f}"),
+        ("support", lambda e: f"{e.supported:.1%}"),
         ("mean weight", lambda e: f"{e.mean_weight:.3f}"),
     )
     for title, tell in facts:
@@ -132,8 +132,7 @@ def _cell(name: str, estimated: Estimated | None) -> str:
 
 
 def _amount(name: str, value: float) -> str:
-    if name == "quality":
+    if name != "cost":
         return f"{value:.3f}"
-    tell = usd if name == "cost" else seconds
-    told = _THOUSAND * value if name == "cost" else value
-    return tell(told) if told >= 0 else f"-{tell(-told)}"
+    told = usd(abs(_THOUSAND * value)).removeprefix("$")
+    return told if value >= 0 else f"-{told}"
