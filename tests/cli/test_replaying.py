@@ -12,6 +12,7 @@ import pytest
 from wye.data import RoutingData
 from wye.errors import WyeError
 from wye.gateway.config import parse_config
+from wye.gateway.log_data import read_log
 from wye.gateway.logged_traffic import read_traffic
 from wye.gateway.openai_api import parse_chat
 from wye.gateway.records import FeedbackRecord, OutcomeRecord
@@ -20,6 +21,7 @@ from wye.gateway.reports import decision
 from wye.gateway.router_service import RouterService
 from wye.gateway.store import Store
 from wye.query import load
+from wye.query.learning.training import train
 from wye.query.off_policy import OffPolicyError
 from wye.query.policies import Quality
 
@@ -112,6 +114,8 @@ def test_another_policy_is_judged_with_intervals(
             value = found[estimator]
             assert value["low"] < value["value"] < value["high"], (name, estimator)
         assert found["supported_share"] == pytest.approx(1.0)
+        # The gateway tells the probability of every target.
+        assert not any("rest on the sample" in warning for warning in found["warnings"])
     assert told["figures"]["quality"]["rows"] < told["figures"]["cost"]["rows"]
 
 
@@ -150,6 +154,22 @@ def test_another_router_decides_by_its_own_estimates(
     assert told["policy"] == "constant under quality()"
     # A router that knows no question sends all to one target.
     assert sorted(s["policy"] for s in told["shares"].values())[-1] == 1.0
+
+
+def test_no_router_is_judged_on_questions_that_it_learned_from(
+    explored: tuple[Path, str],
+) -> None:
+    data = read_log(explored[0])
+    learned = train(data.part("train"), "constant")
+    traffic = read_traffic(explored[0])
+    found = replay(traffic, Quality(), router=learned)
+    judged = set(data.part("train").outcomes["query_id"])
+    assert found.decisions <= len(traffic) - len(judged)
+    assert any("learned from their questions" in note for note in found.notes)
+    everything = train(data, "constant")
+    answered = traffic.take(np.isin(traffic.ids, list(data.outcomes["query_id"])))
+    with pytest.raises(OffPolicyError, match="judge itself"):
+        replay(answered, Quality(), router=everything)
 
 
 def test_a_fitted_direct_method_and_none_at_all(explored: tuple[Path, str]) -> None:

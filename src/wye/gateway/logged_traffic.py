@@ -18,7 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,26 @@ class Traffic:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: BoolArray) -> Traffic:
+        """Some of the decisions, `rows` `[Q]`."""
+        e, kept = self.estimate, np.flatnonzero(rows).tolist()
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in kept),
+            texts=tuple(self.texts[i] for i in kept),
+            estimate=Estimate(
+                models=e.models,
+                quality=e.quality[rows],
+                quality_std=e.quality_std[rows],
+                cost=e.cost[rows],
+                latency=e.latency[rows],
+                novelty=e.novelty[rows],
+            ),
+            allowed=self.allowed[rows],
+            logged=self.logged.take(rows),
+            outcomes={name: values[rows] for name, values in self.outcomes.items()},
+        )
 
     @property
     def questions(self) -> list[str]:

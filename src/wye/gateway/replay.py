@@ -120,7 +120,7 @@ def replay(
         traffic: logged decisions.
         policy: the rule to evaluate; one that keeps account of its own choices cannot be.
         router: whose estimates the rule sees instead of the logged ones. Targets that it does not
-            know keep theirs, as in the gateway.
+            know keep theirs, as in the gateway. Questions that it learned from are left out.
         columns: the router's name of each target that it knows (`estimates.known_columns`); by the
             target's own name when None.
         direct: of the doubly robust estimate: `logged` estimates brought to the level of other
@@ -139,9 +139,7 @@ def replay(
     """
     notes: list[str] = []
     if router is not None:
-        traffic, without = _with_text(traffic)
-        if without:
-            notes.append(f"{without} decisions are left out, since their text was not kept")
+        traffic, notes = _new_to(router, traffic)
     estimate = traffic.estimate if router is None else _of_router(traffic, router, columns)
     target = _probabilities(policy, estimate, traffic)
     expected = _direct(traffic, direct, embedder, seed)
@@ -202,30 +200,41 @@ def _probabilities(policy: Policy, estimate: Estimate, traffic: Traffic) -> Floa
     raise failed
 
 
-def _with_text(traffic: Traffic) -> tuple[Traffic, int]:
-    """The decisions whose text was kept, and how many others there are."""
-    rows = np.array([bool(t and t.strip()) for t in traffic.texts])
-    if not rows.any():
+def _new_to(router: QueryRouter, traffic: Traffic) -> tuple[Traffic, list[str]]:
+    """The decisions that may judge `router`, and what was left out, in words.
+
+    A router would be praised for knowing answers that it learned from.
+    """
+    from wye.query.learning.seen import seen
+
+    with_text = np.array([bool(t and t.strip()) for t in traffic.texts])
+    if not with_text.any():
         raise OffPolicyError(
             f"{traffic.name} holds no texts, which another router needs; set store_prompts = true "
             "under [store] in wye.toml and replay what is logged then"
         )
-    if rows.all():
-        return traffic, 0
-    e = traffic.estimate
-    kept = replace(
-        traffic,
-        ids=tuple(i for i, keep in zip(traffic.ids, rows, strict=True) if keep),
-        texts=tuple(t for t, keep in zip(traffic.texts, rows, strict=True) if keep),
-        estimate=Estimate(
-            e.models, e.quality[rows], e.quality_std[rows], e.cost[rows], e.latency[rows],
-            e.novelty[rows],
-        ),
-        allowed=traffic.allowed[rows],
-        logged=traffic.logged.take(rows),
-        outcomes={name: values[rows] for name, values in traffic.outcomes.items()},
-    )  # fmt: skip
-    return kept, int((~rows).sum())
+    learned = seen(router, [t or "" for t in traffic.texts]) & with_text
+    kept = with_text & ~learned
+    if not kept.any():
+        raise OffPolicyError(
+            f"the router {router.name} learned from every question of {traffic.name}, which would "
+            "judge itself; replay a log that came after its training"
+        )
+    notes = []
+    if not with_text.all():
+        n = int((~with_text).sum())
+        notes.append(f"{n} decisions are left out, since their text was not kept")
+    if learned.any():
+        notes.append(
+            f"{int(learned.sum())} decisions are left out, since the router {router.name} learned "
+            "from their questions"
+        )
+    if router.learned_from_ is None:
+        notes.append(
+            f"the router {router.name} does not say which questions it learned from; if it learned "
+            "from these, the figures praise it too much"
+        )
+    return traffic.take(kept), notes
 
 
 def _of_router(
