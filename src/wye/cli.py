@@ -1,7 +1,7 @@
 """The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
 The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`, replay is in
-`wye.cli_replay`.
+`wye.cli_replay`, keys is in `wye.cli_keys`.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from wye.cli_keys import register as register_keys
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.cli_query import register
 from wye.cli_replay import register as register_replay
@@ -538,6 +539,7 @@ def _print_json(value: Any) -> None:
 
 
 register(app, bench_app, screen, messages)
+register_keys(app, screen, messages)
 register_replay(app, screen)
 
 if __name__ == "__main__":

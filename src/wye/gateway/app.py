@@ -81,7 +81,7 @@ def create_app(
             Route("/", dashboard_file, methods=["GET"]),
             Route("/{name}", dashboard_file, methods=["GET"]),
         ],
-        middleware=[Middleware(Guard, server=config.server)],
+        middleware=[Middleware(Guard, server=config.server, ring=gateway.ring)],
         exception_handlers={
             ApiError: partial(_api_error, gateway),
             HTTPException: _http_error,
@@ -112,6 +112,7 @@ async def health(request: Request) -> Response:
                 "pending": store.pending,
                 "error": store.error,
             },
+            "ledger": {"error": gateway.group.error, "waiting": gateway.group.waiting},
         },
         200 if able else 503,
     )

@@ -12,23 +12,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from wye.gateway.dispatch import Exchange
-from wye.gateway.errors import ApiError
+from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.gateway import Gateway
+from wye.gateway.guard import key_of
+from wye.gateway.money.keys import Key
 from wye.gateway.openai_api import parse_chat, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
 
 ROUTED = "wye"
 DECISION_HEADER = "x-wye-decision"
 TARGET_HEADER = "x-wye-target"
+SESSION_HEADER = "x-wye-session"
 _CLIENT_CLOSED = 499
+_SESSION_LENGTH = 200
 
 
 async def chat_completions(request: Request) -> Response:
     """Answer a chat request by the target that the policy chooses."""
     gateway: Gateway = request.app.state.gateway
     chat = parse_chat(parse_json(await read_body(request, gateway.body_limit)))
-    policy, target = _destination(chat.model, gateway)
-    exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target)
+    key = key_of(request)
+    policy, target = _destination(chat.model, gateway, key)
+    grant = await gateway.admission.admit(key, _session(request), chat)
+    exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
     try:
         if chat.stream:
             answer = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))
@@ -39,44 +45,87 @@ async def chat_completions(request: Request) -> Response:
     except ApiError as error:
         error.headers |= _headers(exchange)
         raise
+    except Exception:
+        # A defect of wye; what was set aside for the request is let go all the same.
+        exchange.finish("error", http_status=500, error="the gateway failed")
+        raise
     # Plain ASCII: an upstream may cut a character in two, and half a one has no UTF-8.
     return Response(json.dumps(body), media_type="application/json", headers=_headers(exchange))
 
 
 async def models(request: Request) -> Response:
     """What `model` may be: wye, its policies, and every target."""
-    return JSONResponse({"object": "list", "data": _models(request.app.state.gateway)})
+    found = _models(request.app.state.gateway, key_of(request))
+    return JSONResponse({"object": "list", "data": found})
 
 
 async def model(request: Request) -> Response:
     """One of `models`."""
     gateway: Gateway = request.app.state.gateway
     wanted = request.path_params["id"]
-    for found in _models(gateway):
+    for found in _models(gateway, key_of(request)):
         if found["id"] == wanted:
             return JSONResponse(found)
     raise _unknown_model(wanted, gateway)
 
 
-def _models(gateway: Gateway) -> list[dict[str, object]]:
+def _models(gateway: Gateway, key: Key | None) -> list[dict[str, object]]:
     owned = dict.fromkeys(_routed_names(gateway), "wye")
-    owned |= {target.name: target.kind for target in gateway.config.targets}
+    owned |= {
+        target.name: target.kind
+        for target in gateway.config.targets
+        if key is None or key.may_use(target.name)
+    }
     return [
         {"id": name, "object": "model", "created": 0, "owned_by": owner}
         for name, owner in owned.items()
     ]
 
 
-def _destination(model: str, gateway: Gateway) -> tuple[str | None, str | None]:
+def _destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | None, str | None]:
     """The policy or the target that `model` asks for; the other is None."""
     if model == ROUTED:
-        return gateway.config.first_policy, None
+        policy = key.limits.policy if key is not None else None
+        if policy is not None and policy not in gateway.service.policies:
+            raise bad_request(
+                f"the policy of this key, {policy!r}, is not configured here; ask for one by name: "
+                f"{', '.join(_routed_names(gateway)[1:])}",
+                param="model",
+                code="policy_not_found",
+            )
+        return policy or gateway.config.first_policy, None
     if model in gateway.service.by_name:
+        if key is not None and not key.may_use(model):
+            raise ApiError(
+                403,
+                f"the key {key.name!r} may not use {model}; it may use "
+                f"{', '.join(key.limits.targets or ())}",
+                type="permission_error",
+                code="target_not_allowed",
+                param="model",
+            )
         return None, model
     prefix, _, policy = model.partition("/")
     if prefix == ROUTED and policy in gateway.service.policies:
         return policy, None
     raise _unknown_model(model, gateway)
+
+
+def _session(request: Request) -> str | None:
+    """The conversation that the client names, in Unicode where the header is UTF-8."""
+    given = request.headers.get(SESSION_HEADER)
+    if given is None:
+        return None
+    try:
+        name = given.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        name = given
+    if not 1 <= len(name) <= _SESSION_LENGTH:
+        raise bad_request(
+            f"{SESSION_HEADER} has {len(name)} characters; expected 1 to {_SESSION_LENGTH}",
+            param=SESSION_HEADER,
+        )
+    return name
 
 
 def _unknown_model(model: str, gateway: Gateway) -> ApiError:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from wye.gateway import reports
 from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.gateway import Gateway
+from wye.gateway.guard import key_of
 from wye.gateway.openai_api import parse_json, read_body
 from wye.gateway.records import FeedbackRecord
 
@@ -22,21 +23,24 @@ async def decision(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     wanted = request.path_params["id"]
 
-    found = await asyncio.to_thread(_look_up, gateway, wanted)
+    found = await asyncio.to_thread(_look_up, gateway, wanted, _owner(request))
     if found is None:
         raise _unknown(wanted)
     return JSONResponse(found)
 
 
 async def decisions(request: Request) -> Response:
-    """The latest decisions, newest first, those before the decision `before` where it is given."""
+    """The latest decisions, newest first, those before the decision `before` where it is given.
+
+    Who comes with a virtual key sees its decisions alone.
+    """
     gateway: Gateway = request.app.state.gateway
     limit = whole_number(request, "limit", default=50, most=_MOST)
-    before = request.query_params.get("before")
+    before, owner = request.query_params.get("before"), _owner(request)
 
     def read() -> list[dict[str, object]]:
         gateway.store.flush()
-        return reports.latest(gateway.store.engine, limit, before)
+        return reports.latest(gateway.store.engine, limit, before, owner)
 
     return JSONResponse({"object": "list", "data": await asyncio.to_thread(read)})
 
@@ -60,16 +64,23 @@ async def feedback(request: Request) -> Response:
         raise bad_request(
             f"unknown field {unknown[0]!r}; known are decision, quality, comment", param=unknown[0]
         )
-    if await asyncio.to_thread(_look_up, gateway, wanted) is None:
+    if await asyncio.to_thread(_look_up, gateway, wanted, _owner(request)) is None:
         raise _unknown(wanted)
     gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment))
     return JSONResponse({"object": "feedback", "decision": wanted, "quality": float(quality)})
 
 
-def _look_up(gateway: Gateway, wanted: str) -> dict[str, object] | None:
-    """One decision, written first if it still waits."""
+def _look_up(gateway: Gateway, wanted: str, owner: str | None) -> dict[str, object] | None:
+    """One decision, written first if it still waits; another key's is as if there were none."""
     gateway.store.flush()
-    return reports.decision(gateway.store.engine, wanted)
+    found = reports.decision(gateway.store.engine, wanted)
+    return found if found is None or owner in (None, found["key_id"]) else None
+
+
+def _owner(request: Request) -> str | None:
+    """Whose decisions may be seen: those of one key, or None for all."""
+    key = key_of(request)
+    return None if key is None else key.id
 
 
 def whole_number(request: Request, name: str, *, default: int, most: int) -> int:

@@ -10,13 +10,15 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from wye.gateway.breaker import Breaker
 from wye.gateway.eligibility import resting, unfit
 from wye.gateway.errors import ApiError
 from wye.gateway.metrics import Metrics
+from wye.gateway.money.admission import Grant
 from wye.gateway.money.usage import Usage, usage_of
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import OutcomeRecord, Status
@@ -39,6 +41,7 @@ class Exchange:
     routed: Routed
     started: float
     dispatcher: Dispatcher
+    grant: Grant = field(default_factory=Grant)
     target: str | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage | None = None
@@ -98,15 +101,39 @@ class Dispatcher:
         self._store = store
         self._metrics = metrics
 
-    async def begin(self, chat: ChatRequest, *, policy: str | None, target: str | None) -> Exchange:
-        """Decide and remember the decision; exactly one of `policy` and `target` is given."""
+    async def begin(
+        self,
+        chat: ChatRequest,
+        *,
+        policy: str | None,
+        target: str | None,
+        grant: Grant | None = None,
+    ) -> Exchange:
+        """Decide within a grant and remember the decision.
+
+        Exactly one of `policy` and `target` is given.
+
+        Raises:
+            ApiError: the money for it cannot be set aside.
+        """
         started = time.monotonic()
+        grant = grant or Grant()
         expected = await self._service.expect(chat)
-        if target is not None:
-            routed = self._service.direct(chat, expected, target)
-        else:
-            excluded = {**resting(self._breakers), **unfit(chat, self._service.targets)}
-            routed = self._service.decide(chat, expected, str(policy), excluded)
+
+        def decide(left_out: Mapping[str, str]) -> Routed:
+            if target is not None:
+                return self._service.direct(chat, expected, target, left_out.get(target))
+            excluded = {
+                **left_out,
+                **resting(self._breakers),
+                **unfit(chat, self._service.targets),
+            }
+            return self._service.decide(chat, expected, str(policy), excluded)
+
+        routed = await grant.choose(decide)
+        key_id = grant.key.id if grant.key is not None else None
+        record = replace(routed.record, key_id=key_id, session=grant.session)
+        routed = replace(routed, record=record)
         self._store.add(routed.record)
         self._metrics.decision.observe(routed.record.router_seconds)
         self._metrics.in_flight.inc()
@@ -115,6 +142,7 @@ class Dispatcher:
             routed,
             started,
             self,
+            grant,
             target=routed.target,
             reserved=routed.policy is not None,
         )
@@ -182,6 +210,7 @@ class Dispatcher:
             baseline = self._service.baseline_cost(exchange.routed, target, cost, usage)
         if exchange.reserved:
             self._service.settle(exchange.routed, cost or 0.0)
+        exchange.grant.settle(usage, cost, estimated=estimated)
         ended = time.monotonic()
         outcome = OutcomeRecord(
             decision_id=exchange.decision_id,
@@ -199,6 +228,9 @@ class Dispatcher:
             first_byte_s=exchange.first_byte - exchange.started if exchange.first_byte else None,
             finish_reason=exchange.finish_reason,
             attempts=tuple(exchange.attempts),
+            cached_input_tokens=usage.cached_input if usage else None,
+            cache_write_tokens=usage.cache_write if usage else None,
+            reasoning_tokens=usage.reasoning if usage else None,
         )
         self._store.add(outcome)
         self._metrics.record(exchange.routed.record.policy_name, outcome)
@@ -241,7 +273,12 @@ class Dispatcher:
                     return answer
             if exchange.reserved:
                 self._service.settle(exchange.routed, 0.0)
-            exchange.target = self._service.again(exchange.routed, excluded)
+            exchange.reserved = False
+            exchange.target = await exchange.grant.again(
+                partial(self._service.again, exchange.routed),
+                partial(self._service.settle, exchange.routed, 0.0),
+                excluded,
+            )
             exchange.reserved = exchange.target is not None
         raise self._none_left(exchange, excluded)
 
@@ -264,7 +301,12 @@ class Dispatcher:
         if len(excluded) < len(self._upstreams) and exchange.routed.record.policy_name != DIRECT:
             reasons.insert(0, exchange.routed.record.reasons[0])
         why = "; ".join(reasons)
-        if self._hopeless(exchange, excluded):
+        out_of_money = exchange.grant.refusal(
+            tuple(excluded), tuple(unfit(exchange.chat, self._service.targets))
+        )
+        if out_of_money is not None:
+            error = out_of_money
+        elif self._hopeless(exchange, excluded):
             error = ApiError(400, f"no target can take this request: {why}", code="no_target_fits")
         else:
             waits = [self._breakers[name].retry_after for name in excluded]
@@ -280,7 +322,7 @@ class Dispatcher:
 
     def _hopeless(self, exchange: Exchange, excluded: Mapping[str, str]) -> bool:
         """Whether the request can be served by no target at any time, so that it is at fault."""
-        never = set(unfit(exchange.chat, self._service.targets))
+        never = {*unfit(exchange.chat, self._service.targets), *exchange.grant.denied}
         never |= {a["target"] for a in exchange.attempts if a["fault"] in _NEVER}
         return bool(excluded) and never.issuperset(excluded)
 

@@ -8,10 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.metrics import Metrics
+from wye.gateway.money.admission import Admission
+from wye.gateway.money.group_commit import GroupCommit
+from wye.gateway.money.key_ring import KeyRing
+from wye.gateway.money.keys import KeyBook
+from wye.gateway.money.ledger import Ledger
+from wye.gateway.money.limits import Limiter
 from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
 from wye.gateway.schema import write_targets
@@ -38,6 +46,10 @@ class Gateway:
     store: Store
     metrics: Metrics
     dispatcher: Dispatcher
+    ring: KeyRing
+    admission: Admission
+    ledger: Ledger
+    group: GroupCommit
     frontier: Mapping[str, Any] | None
     playground: tuple[Mapping[str, Any], ...]
 
@@ -58,7 +70,12 @@ class Gateway:
     async def close(self) -> None:
         """Stop the upstreams, then write what the store still holds."""
         await asyncio.gather(*(u.close() for u in self.upstreams.values()))
-        await asyncio.to_thread(self.store.close)
+        await asyncio.to_thread(self._close_books)
+
+    def _close_books(self) -> None:
+        self.group.close()
+        self.ledger.close(self.store.engine)
+        self.store.close()
 
 
 def build(
@@ -87,10 +104,19 @@ def build(
     try:
         write_targets(store.engine, config.targets)
         service = RouterService(config, router, spent_by_policy(store.engine))
+        ring = KeyRing(
+            KeyBook(store.engine),
+            required=config.server.keys,
+            fresh_seconds=config.money.key_seconds,
+        )
+        group = GroupCommit(store.engine)
+        ledger = Ledger(group, lease_seconds=config.money.lease_seconds)
+        _recover(ledger, store)
     except BaseException:
         store.close()
         raise
     metrics = Metrics()
+    limiter = Limiter(group if config.money.rate_limits == "store" else None)
     return Gateway(
         config=config,
         service=service,
@@ -99,6 +125,18 @@ def build(
         store=store,
         metrics=metrics,
         dispatcher=Dispatcher(service, upstreams, breakers, store, metrics),
+        ring=ring,
+        admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),
+        ledger=ledger,
+        group=group,
         frontier=frontier,
         playground=playground,
     )
+
+
+def _recover(ledger: Ledger, store: Store) -> None:
+    """Book what gateways that are gone had reserved; where that fails, a later beat does it."""
+    try:
+        ledger.recover(store.engine)
+    except sa.exc.DatabaseError as error:
+        logger.error("what other gateways had reserved cannot be looked through: %s", error.orig)

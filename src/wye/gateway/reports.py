@@ -51,12 +51,15 @@ def decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
     return {**found, "explanation": explain(found)}
 
 
-def latest(engine: sa.Engine, limit: int, before: str | None = None) -> list[dict[str, Any]]:
+def latest(
+    engine: sa.Engine, limit: int, before: str | None = None, key_id: str | None = None
+) -> list[dict[str, Any]]:
     """The latest decisions, newest first, in short.
 
     Args:
         limit: most of them.
         before: only those older than this decision.
+        key_id: only those of this virtual key.
     """
     judged = latest_feedback()
     query = (
@@ -77,6 +80,8 @@ def latest(engine: sa.Engine, limit: int, before: str | None = None) -> list[dic
     )
     if before is not None:
         query = query.where(decisions.c.id < before)
+    if key_id is not None:
+        query = query.where(decisions.c.key_id == key_id)
     with engine.connect() as connection:
         return [_short(row) for row in connection.execute(query).mappings()]
 

@@ -159,23 +159,28 @@ class RouterService:
         )
         return Routed(record, target, expected, policy if target is not None else None)
 
-    def direct(self, chat: ChatRequest, expected: Expected, target: str) -> Routed:
-        """The decision of a client that named the target itself."""
+    def direct(
+        self, chat: ChatRequest, expected: Expected, target: str, refused: str | None = None
+    ) -> Routed:
+        """The decision of a client that named the target itself; `refused` says why it may not."""
         started = time.perf_counter()
         record = self._record(
             chat,
             expected,
             policy_name=DIRECT,
             policy=DIRECT,
-            target=target,
+            target=target if refused is None else None,
             propensity=1.0,
             scores=None,
             law=None,
-            reasons=(f"the client asked for {target} by name",),
-            excluded={},
+            reasons=(
+                f"the client asked for {target} by name",
+                *((f"{target} was left out: {refused}",) if refused is not None else ()),
+            ),
+            excluded={target: refused} if refused is not None else {},
             seconds=time.perf_counter() - started,
         )
-        return Routed(record, target, expected, None)
+        return Routed(record, record.target, expected, None)
 
     def again(self, routed: Routed, excluded: Mapping[str, str]) -> str | None:
         """The same policy's next choice without the `excluded`; None when none is left."""

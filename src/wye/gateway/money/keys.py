@@ -21,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from wye.errors import WyeError
+from wye.gateway.money.books import Balance, Books
 from wye.gateway.money.nano import MOST_USD, at_most, dollars
 from wye.gateway.records import new_id
 from wye.gateway.schema import accounts, keys
@@ -210,6 +211,11 @@ class KeyBook:
         if row is None or not hmac.compare_digest(row["digest"], wanted):
             return None
         return _key(row)
+
+    def balance(self, key: Key) -> Balance:
+        """What a key has spent and holds reserved, in its present windows."""
+        with self._engine.connect() as connection:
+            return Books("", self._clock).balance(connection, key.id)
 
     def any(self) -> bool:
         """Whether there is any key, good or not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from wye.gateway.money.lease import Lease
 
 logger = logging.getLogger("wye.gateway")
 _BEATS_A_LEASE = 3
+_MOST_REMEMBERED = 10_000
 
 
 class Ledger:
@@ -40,6 +42,7 @@ class Ledger:
         self._lease = Lease(lease_seconds, clock)
         self._books = Books(self._lease.id, clock)
         self._held = False
+        self._seen: OrderedDict[tuple[str, str | None], tuple[float, Left]] = OrderedDict()
         self._reserve = Handler(self._apply_reserve, undo=self._give_back)
         self._settle = Handler(self._books.settle)
         self._book = Handler(self._books.book, merge=merged)
@@ -53,13 +56,30 @@ class Ledger:
         """
         return await self._group.ask(self._reserve, order)
 
-    async def left(self, order: Order) -> Left:
+    async def left(self, order: Order, *, within: float = 0.0) -> Left:
         """What is left of each budget of an order's key and session.
+
+        Args:
+            within: seconds for which an earlier answer will do.
 
         Raises:
             LedgerError: the store cannot be read.
         """
-        return await self._group.ask(self._look, order)
+        known = self.remembered(order, within=within)
+        if known is not None:
+            return known
+        left = await self._group.ask(self._look, order)
+        self._seen[order.key_id, order.session] = (time.monotonic(), left)
+        while len(self._seen) > _MOST_REMEMBERED:
+            self._seen.popitem(last=False)
+        return left
+
+    def remembered(self, order: Order, *, within: float) -> Left | None:
+        """What `left` said no more than so many seconds ago, if it did."""
+        known = self._seen.get((order.key_id, order.session))
+        if known is None or time.monotonic() - known[0] > within:
+            return None
+        return known[1]
 
     def settle(self, reservation: Reservation, spent: int) -> None:
         """Say what a request did cost, in nanodollars; kept until it is written."""

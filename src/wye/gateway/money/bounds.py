@@ -1,0 +1,108 @@
+"""The most that a request can cost at a target, before anything is known of the answer.
+
+No tokenizer of language models makes two tokens of one byte, so the bytes of a request bound its
+input tokens whatever the tokenizer; what a provider adds (roles, tool preambles) is allowed for.
+Pictures, sound and files are not text: only the target's context bounds them. Output is bounded by
+what the client allows, else by the target (`max_output`, the price table, its context).
+
+An upstream that reports more than this is booked as it reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wye.gateway.config import Target
+
+# Tokens that providers put around each message, before all of them, and before tools.
+_A_MESSAGE, _A_REQUEST, _TOOLS = 16, 64, 1024
+_NOT_TEXT = {
+    "image_url", "input_image", "image", "input_audio", "file", "input_file", "document",
+    "video_url",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a request can take at most.
+
+    Attributes:
+        input: tokens of input.
+        measured: whether `input` holds; False with pictures, sound or files.
+        output: tokens of output of all choices, None where the client sets no limit.
+        choices: how many answers are asked for.
+        predicted: tokens of a predicted output, which may be billed beside the answer.
+    """
+
+    input: int
+    measured: bool
+    output: int | None
+    choices: int
+    predicted: int
+
+
+def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
+    """Bounds of a request's body; `max_output` is what the client allows of one answer."""
+    size, measured = _size(body)
+    messages = body.get("messages")
+    around = _A_REQUEST + (_A_MESSAGE * len(messages) if isinstance(messages, list) else 0)
+    if body.get("tools") or body.get("functions"):
+        around += _TOOLS
+    choices = body.get("n")
+    if not isinstance(choices, int) or isinstance(choices, bool) or choices < 1:
+        choices = 1
+    return Bounds(
+        input=size + around,
+        measured=measured,
+        output=None if max_output is None else max_output * choices,
+        choices=choices,
+        predicted=_size(body.get("prediction"))[0],
+    )
+
+
+def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | str:
+    """USD at most at a target, or why that cannot be said."""
+    if target.prices is None:
+        return (
+            "its price is not known, so no budget can hold for it; set price_in_per_mtok and "
+            "price_out_per_mtok in wye.toml"
+        )
+    taken, context = bounds.input, target.context
+    if not bounds.measured:
+        if context is None:
+            return (
+                "the request has pictures, sound or files, whose cost nothing bounds; set the "
+                "target's context in wye.toml"
+            )
+        taken = context
+    elif context is not None:
+        taken = min(taken, context)
+    given = bounds.output
+    if given is None:
+        listed = target.listed.max_output if target.listed is not None else None
+        given = (target.max_output or listed or context or default_output) * bounds.choices
+    return target.prices.most(taken, given + bounds.predicted)
+
+
+def _size(value: Any) -> tuple[int, bool]:
+    """Bytes of all text within a JSON value, and whether all of it is text."""
+    size, measured, left = 0, True, [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            size += len(item) if item.isascii() else len(item.encode("utf-8", "surrogatepass"))
+        elif isinstance(item, dict):
+            if item.get("type") in _NOT_TEXT:
+                measured = False
+                continue
+            size += sum(4 * len(name) for name in item)
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+        elif item is not None:
+            # Numbers and truth values as they are written.
+            size += len(repr(item))
+        size += 4
+    return size, measured

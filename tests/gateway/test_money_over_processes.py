@@ -1,0 +1,204 @@
+"""Budgets that outlive a gateway: killed, two on one store, out of disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from wye.gateway.money.books import Books
+from wye.gateway.money.keys import KeyBook, Limits
+from wye.gateway.schema import connect
+
+RUN = """
+import sys
+from rich.console import Console
+from wye.gateway.server import serve
+serve(sys.argv[1], port=0, console=Console())
+"""
+# What `outside_world` reports at the prices below, in nanodollars.
+COST = 11 * 1000 + 6 * 2000
+BODY = {"model": "wye", "max_tokens": 6, "messages": [{"role": "user", "content": "6 x 7?"}]}
+
+
+@contextmanager
+def running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A gateway's process and its address."""
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    try:
+        for line in process.stdout:
+            if found := re.match(r"dashboard +(http://\S+)/", line):
+                yield process, found[1]
+                return
+        raise AssertionError(f"the gateway did not start: {process.stderr.read()}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Shop:
+    """A folder with a configuration, a store and one key."""
+
+    def __init__(self, folder: Path, world, model: str, **limits) -> None:
+        self.config = folder / "wye.toml"
+        self.config.write_text(
+            f"""
+[store]
+path = "log.db"
+batch_seconds = 0.05
+
+[policies.quality]
+kind = "quality"
+
+[[targets]]
+name = "{model}"
+base_url = "{world.base_url}"
+price_in_per_mtok = 1.0
+price_out_per_mtok = 2.0
+"""
+        )
+        self.engine = connect(folder / "log.db")
+        self.book = KeyBook(self.engine)
+        self.key, self.secret = self.book.add("shared", Limits(**limits))
+
+    def client(self, url: str, secret: str | None = None) -> httpx.Client:
+        headers = {"authorization": f"Bearer {secret or self.secret}"}
+        return httpx.Client(base_url=url, headers=headers, verify=False, timeout=30)
+
+    def balance(self):
+        with self.engine.connect() as connection:
+            return Books("test").balance(connection, self.key.id)
+
+
+@pytest.fixture
+def shop(tmp_path, world):
+    made = []
+
+    def make(model: str, **limits) -> Shop:
+        made.append(Shop(tmp_path, world, model, **limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.engine.dispose()
+
+
+def ask(client: httpx.Client, text: str = "6 x 7?") -> int:
+    body = {**BODY, "messages": [{"role": "user", "content": text}]}
+    return client.post("/v1/chat/completions", json=body).status_code
+
+
+def test_two_gateways_on_one_store_share_a_budget(shop, world):
+    mine = shop("ok@two", budget_day=0.002)
+
+    async def spend(urls: list[str]) -> list[int]:
+        headers = {"authorization": f"Bearer {mine.secret}"}
+        async with httpx.AsyncClient(headers=headers, verify=False, timeout=60) as client:
+
+            async def one(number: int) -> list[int]:
+                url = f"{urls[number % 2]}/v1/chat/completions"
+                return [(await client.post(url, json=BODY)).status_code for _ in range(6)]
+
+            found = await asyncio.gather(*map(one, range(32)))
+        return [status for statuses in found for status in statuses]
+
+    with running(mine.config) as (first, one), running(mine.config) as (second, two):
+        statuses = asyncio.run(spend([one, two]))
+        for process in (first, second):
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+    served = statuses.count(200)
+    assert set(statuses) == {200, 429}
+    assert len(world.seen("ok@two")) == served
+    assert mine.balance().day_spent == served * COST
+    assert mine.balance().total_reserved == 0
+    assert served * COST <= 2_000_000
+
+
+def test_a_gateway_killed_with_requests_in_flight_loses_no_spend_and_opens_no_budget(
+    shop, world, eventually
+):
+    model = "slow-stream@killed"
+    mine = shop(model, budget_total=0.004)
+    settled = 0
+    for _ in range(2):
+        with running(mine.config) as (process, url), mine.client(url) as client:
+            assert ask(client) in (200, 429)
+            eventually(lambda: mine.balance().total_reserved == 0)
+            assert mine.balance().total_spent >= settled
+            threads = [
+                threading.Thread(target=_stream_until_it_dies, args=(mine, url)) for _ in range(6)
+            ]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: mine.balance().total_reserved > 0)
+            process.send_signal(signal.SIGKILL)
+            for thread in threads:
+                thread.join()
+            process.wait()
+        left = mine.balance()
+        assert left.total_reserved > 0
+        # The next gateway that starts finds what the dead one had set aside, and books it.
+        with running(mine.config) as (_, url):
+            eventually(lambda: mine.balance().total_reserved == 0)
+        after = mine.balance()
+        assert after.total_spent == left.total_spent + left.total_reserved
+        assert after.total_spent <= 4_000_000
+        assert after.total_spent >= settled
+        settled = after.total_spent
+    assert len(world.seen(model)) * COST <= settled
+
+
+def _stream_until_it_dies(mine: Shop, url: str) -> None:
+    with mine.client(url) as client:
+        try:
+            client.post("/v1/chat/completions", json={**BODY, "stream": True})
+        except httpx.HTTPError:
+            return
+
+
+def test_on_a_full_disk_keys_with_budgets_are_refused_and_others_go_on(shop, eventually):
+    mine = shop("ok", budget_day=1.0)
+    _, free = mine.book.add("free", Limits(requests_per_minute=1000))
+    with (
+        running(mine.config, file_limit=200_000) as (_, url),
+        mine.client(url) as client,
+        mine.client(url, free) as unbudgeted,
+    ):
+        assert ask(client) == 200
+        eventually(lambda: _fills(unbudgeted))
+        eventually(lambda: ask(client) == 503)
+        body = client.post("/v1/chat/completions", json=BODY)
+        assert body.json()["error"]["code"] == "ledger_unavailable"
+        assert "cannot be written" in body.json()["error"]["message"]
+        assert int(body.headers["retry-after"]) > 0
+        assert ask(unbudgeted) == 200
+        health = client.get("/healthz").json()
+        assert health["ledger"]["error"]
+        assert health["ledger"]["waiting"] > 0
+
+
+def _fills(client: httpx.Client) -> bool:
+    assert ask(client, "x" * 20_000) == 200
+    return not client.get("/healthz").json()["store"]["ok"]
