@@ -22,7 +22,7 @@ from wye.gateway.money.ledger import Ledger
 from wye.gateway.money.limits import Limiter
 from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
-from wye.gateway.schema import write_targets
+from wye.gateway.schema import prompt_engine, write_targets
 from wye.gateway.store import Store
 from wye.gateway.upstream import Upstream, UpstreamError, build_upstreams
 from wye.query.base import QueryRouter
@@ -109,7 +109,7 @@ def build(
             required=config.server.keys,
             fresh_seconds=config.money.key_seconds,
         )
-        group = GroupCommit(store.engine)
+        group = GroupCommit(prompt_engine(store.engine))
         ledger = Ledger(group, lease_seconds=config.money.lease_seconds)
         _recover(ledger, store)
     except BaseException:

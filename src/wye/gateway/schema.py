@@ -192,13 +192,7 @@ def connect(path: Path) -> sa.Engine:
             f"the store's folder {path.parent} cannot be made ({error}); set store.path in wye.toml"
         ) from error
     engine = sa.create_engine(f"sqlite:///{path}")
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA busy_timeout=5000")
-
+    sa.event.listen(engine, "connect", _prepare)
     try:
         with engine.begin() as connection:
             # The driver opens no transaction for DDL; without one, two gateways that start at once
@@ -224,6 +218,30 @@ def connect(path: Path) -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def prompt_engine(engine: sa.Engine) -> sa.Engine:
+    """An engine on the same store for transactions that requests wait for.
+
+    SQLite moves its log into the file, and waits for the disk to have it, at the end of whichever
+    transaction finds the log long. Here that is left to the writers whom nobody waits for.
+    """
+    if engine.dialect.name != "sqlite":
+        return engine
+    prompt = sa.create_engine(engine.url)
+
+    @sa.event.listens_for(prompt, "connect")
+    def _prepare_prompt(connection: Any, record: Any) -> None:
+        _prepare(connection, record)
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+
+    return prompt
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA busy_timeout=5000")
 
 
 def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:

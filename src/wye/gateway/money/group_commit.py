@@ -61,6 +61,9 @@ class GroupCommit:
     """Runs handlers' work on an engine in shared transactions.
 
     The thread starts with the first work.
+
+    Args:
+        engine: see `wye.gateway.schema.prompt_engine`; disposed of at the end.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -128,6 +131,7 @@ class GroupCommit:
         left = self.waiting
         if left:
             logger.error("%d entries of the ledger could not be written: %s", left, self._error)
+        self._engine.dispose()
 
     def _wake(self) -> None:
         if self._thread is None and not self._closing:
