@@ -42,7 +42,7 @@ def bare(engine: sa.Engine, requests: int) -> np.ndarray:
 async def reserving(
     store: Store, ledger: Ledger, key: str, requests: int, at_once: int
 ) -> tuple[np.ndarray, float]:
-    """Seconds of each reservation (its settlement follows unawaited), and seconds of processor for all."""
+    """Seconds of each reservation, and seconds of processor for all with their settlements."""
     seconds: list[float] = []
 
     async def client() -> None:
