@@ -1,7 +1,8 @@
 """What tokens cost: prices of a model, and a table of widely used models that ships with wye.
 
-The table (`prices.toml`, beside this module) names the source and the date of every entry. Prices
-change and contracts differ, so whatever `wye.toml` says of a target comes first. A model that the
+The table (`prices.toml`, beside this module) says of every entry of what date it is and
+which page tells the price that holds; it is not a reading of that page. Prices change and contracts
+differ, so whatever `wye.toml` says of a target comes first. A model that the
 table does not name has no price: nothing is guessed from a similar name.
 """
 
@@ -73,7 +74,7 @@ class Listed:
         prices: see `Prices`.
         max_output: most tokens of one answer, by the provider's documentation.
         hosts: where alone the prices hold; empty where one provider owns the model's name.
-        source, date: where and when the prices were read.
+        source, date: the page that tells the prices that hold, and of what date these are.
     """
 
     prices: Prices
@@ -112,7 +113,7 @@ def _entry(provider: Mapping[str, Any], row: Mapping[str, Any]) -> Listed:
     date = row.get("date", provider["date"])
     known = ("input", "output", "cached_input", "cache_write", "cache_write_1h")
     figures = {name: float(row[name]) for name in known if name in row}
-    origin = f"wye's price table ({provider['source']}, read {date.isoformat()})"
+    origin = f"wye's price table of {date.isoformat()} (hold it against {provider['source']})"
     return Listed(
         prices=Prices(**figures, origin=origin),
         max_output=row.get("max_output"),
