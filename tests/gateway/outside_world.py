@@ -3,7 +3,8 @@
 The model's name says how it behaves, so that one process serves every kind of trouble:
 
     ok, slow-stream, no-usage, no-done   answer, in pieces where asked
-    hang, hang-midway                    never answer; stop in the middle of a stream
+    hang, hang-midway, hang-in-body      never answer; stop in the middle of a stream, of a body
+    flood                                send without an end
     reset, reset-midway                  break the connection
     cut-midway                           end a stream in order, before it is finished
     500, 429, 401, 400, context          refuse
@@ -54,6 +55,7 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     if work.done():
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
+        note["left"] = isinstance(work.exception(), ConnectionError)
         return work.result()
     note["left"] = True
     work.cancel()
@@ -66,6 +68,12 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
     if kind == "flaky":
         kind = "ok" if mended.is_set() else "500"
     if kind == "hang":
+        await asyncio.sleep(3600)
+    if kind == "flood":
+        return await flood(writer, "text/event-stream" if body.get("stream") else "text/plain")
+    if kind == "hang-in-body":
+        head = b"content-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b'{"choices')
         await asyncio.sleep(3600)
     if kind == "reset":
         return reset(writer)
@@ -146,6 +154,14 @@ async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) 
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True
+
+
+async def flood(writer: asyncio.StreamWriter, kind: str) -> bool:
+    """One line that never ends."""
+    writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\ndata: ".encode())
+    while True:
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
 
 
 async def event(writer: asyncio.StreamWriter, data: str) -> None:

@@ -78,3 +78,14 @@ def test_no_bytes_break_the_decoder(raw, places):
     decoder, whole = Decoder(), Decoder()
     found = [e for part in cut(raw, places) for e in decoder.feed(part)]
     assert found == whole.feed(raw)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 60))
+def test_no_more_than_the_limit_is_ever_held(chunks, limit):
+    decoder = sse.Decoder(limit)
+    for chunk in chunks:
+        try:
+            decoder.feed(chunk)
+        except sse.EventTooLongError:
+            return
+        assert len(decoder._buffer) + sum(map(len, decoder._data)) <= limit

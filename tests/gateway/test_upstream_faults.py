@@ -21,6 +21,7 @@ FAULTS = {
     "context": "context",
 }
 IMPATIENT = {"connect": 0.5, "first_byte": 0.4, "total": 0.8}
+LIMITS = {"connect": 30, "first_byte": 30, "total": 30, "between": 30}
 
 
 def two(world, broken, **values):
@@ -50,6 +51,70 @@ def test_the_next_best_target_answers_at_once(serve, world, fault, stream):
     [attempt] = decision["outcome"]["attempts"]
     assert (attempt["target"], attempt["fault"]) == ("broken", FAULTS[fault])
     assert any("Asked in vain: broken" in line for line in decision["explanation"])
+
+
+@pytest.mark.parametrize(
+    ("model", "stream", "limit", "told"),
+    [
+        ("hang", True, "first_byte", "sent no first byte within 0.3 s"),
+        ("hang", True, "total", "did not finish within 0.3 s"),
+        ("hang", False, "total", "gave no answer within 0.3 s"),
+        ("hang-in-body", False, "between", "fell silent: nothing more came within 0.3 s"),
+    ],
+)
+def test_each_limit_of_time_is_told_apart(serve, world, model, stream, limit, told):
+    served = serve(targets=[world.target(model, timeouts={**LIMITS, limit: 0.3})])
+    answer = served.ask(stream=stream)
+    assert answer.status_code == 503
+    assert told in answer.json()["error"]["message"]
+    [attempt] = served.decision(answer)["outcome"]["attempts"]
+    assert attempt["fault"] == "timeout"
+
+
+def test_silence_between_the_pieces_of_a_stream_ends_it_in_an_error(serve, world, eventually):
+    served = serve(
+        targets=[world.target("hang-midway@silence", timeouts={**LIMITS, "between": 0.3})]
+    )
+    answer = served.ask(stream=True)
+    *pieces, last = data(answer)
+    assert len(pieces) == 4
+    assert "fell silent: nothing more came within 0.3 s" in last["error"]["message"]
+    assert "[DONE]" not in answer.text
+    eventually(lambda: world.seen("hang-midway@silence")[0]["left"])
+
+
+def test_a_connection_that_is_never_accepted_is_told_apart(serve, world):
+    # A full backlog of a socket that never accepts leaves the next connection without an answer.
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for other in waiting:
+            other.setblocking(False)
+            other.connect_ex(address)
+        served = serve(
+            targets=[
+                world.target(
+                    "deaf",
+                    base_url=f"http://127.0.0.1:{address[1]}/v1",
+                    timeouts={**LIMITS, "connect": 0.3},
+                )
+            ]
+        )
+        assert "could not be reached within 0.3 s" in served.ask().json()["error"]["message"]
+        for other in waiting:
+            other.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_upstream_that_floods_is_cut_off(serve, world, eventually, stream):
+    name = f"flood@{stream}"
+    served = serve(targets=[world.target(name)])
+    answer = served.ask(stream=stream)
+    assert answer.status_code == 503
+    assert "floods: " in answer.json()["error"]["message"]
+    eventually(lambda: world.seen(name)[0]["left"])
 
 
 def test_a_port_where_nobody_listens_is_passed_over(serve, world):

@@ -117,13 +117,16 @@ class Policy(_Table):
 class Timeouts(_Table):
     """Seconds to wait for an upstream.
 
-    `first_byte` holds for streams, from sending the request to the first piece of the answer; an
-    answer that is not streamed has its first byte when it is complete, so `total` alone holds.
+    `first_byte` holds for streams, from sending the request to the first piece of the answer; most
+    upstreams send the first byte of an answer that is not streamed when it is complete, so `total`
+    holds there. `between` is the longest silence inside an answer that has begun: between pieces of
+    a stream (a comment that only keeps the connection alive is none), and between bytes otherwise.
     """
 
     connect: Positive = 5.0
     first_byte: Positive = 60.0
     total: Positive = 300.0
+    between: Positive = 60.0
 
 
 class Target(_Table):
@@ -399,6 +402,7 @@ _EXAMPLES = {
     "connect": "5",
     "first_byte": "60",
     "total": "300",
+    "between": "60",
 }
 _TABLES: Mapping[str, type[BaseModel]] = {
     "targets": Target,

@@ -23,6 +23,7 @@ from wye.gateway.config import Target
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
 _ERROR_BYTES = 64 * 1024
+_ANSWER_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 0.5
 _CONTEXT_CODES = ("context_length_exceeded", "context_window_exceeded", "string_above_max_length")
 
@@ -55,16 +56,20 @@ class Endpoint(Upstream):
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
-        total = self._target.timeouts.total
+        times = self._target.timeouts
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + times.total
         try:
-            async with asyncio.timeout(total):
+            async with asyncio.timeout_at(deadline):
                 response = await self._send(self._body(request))
-                try:
-                    raw = await response.aread()
-                finally:
-                    await response.aclose()
+            try:
+                raw = await self._read(response, deadline)
+            finally:
+                await response.aclose()
         except TimeoutError:
-            raise self._timeout(f"gave no answer within {total:g} s") from None
+            if loop.time() >= deadline:
+                raise self._timeout(f"gave no answer within {times.total:g} s") from None
+            raise self._fell_silent() from None
         except httpx.HTTPError as error:
             raise self._broken(error) from error
         return self._answer(raw)
@@ -78,7 +83,7 @@ class Endpoint(Upstream):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + times.total
         first = loop.time() + min(times.first_byte, times.total)
-        finished = False
+        begun = finished = False
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout_at(first):
@@ -87,13 +92,14 @@ class Endpoint(Upstream):
             if "json" in kind or "html" in kind:
                 raise self._error(f"did not stream, it sent {kind}", Fault.GARBAGE)
             pieces = sse.events(response.aiter_bytes())
-            until = first
             while True:
+                # Counted from here, so that a client that reads slowly is not held against it.
+                until = min(deadline, loop.time() + times.between) if begun else first
                 async with asyncio.timeout_at(until):
                     event = await anext(pieces, None)
                 if event is None:
                     break
-                until = deadline
+                begun = True
                 if event.data.strip() == sse.DONE:
                     finished = True
                     await _drain(pieces)
@@ -102,10 +108,13 @@ class Endpoint(Upstream):
                 finished = finished or _has_finish(piece)
                 yield piece
         except TimeoutError:
-            late = loop.time() >= deadline
-            what = "did not finish" if late else "sent no first byte"
-            limit = times.total if late else times.first_byte
-            raise self._timeout(f"{what} within {limit:g} s") from None
+            if loop.time() >= deadline:
+                raise self._timeout(f"did not finish within {times.total:g} s") from None
+            if begun:
+                raise self._fell_silent() from None
+            raise self._timeout(f"sent no first byte within {times.first_byte:g} s") from None
+        except sse.EventTooLongError as error:
+            raise self._error(f"floods: {error}", Fault.GARBAGE) from None
         except httpx.HTTPError as error:
             raise self._broken(error) from error
         finally:
@@ -113,6 +122,22 @@ class Endpoint(Upstream):
                 await response.aclose()
         if not finished:
             raise self._error("cut its stream short, before [DONE]", Fault.CUT)
+
+    async def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        """The whole body, which must neither fall silent nor grow without end."""
+        loop = asyncio.get_running_loop()
+        parts, size = [], 0
+        between = self._target.timeouts.between
+        chunks = response.aiter_bytes()
+        while True:
+            async with asyncio.timeout_at(min(deadline, loop.time() + between)):
+                part = await anext(chunks, None)
+            if part is None:
+                return b"".join(parts)
+            parts.append(part)
+            size += len(part)
+            if size > _ANSWER_BYTES:
+                raise self._error(f"floods: more than {_ANSWER_BYTES >> 20} MiB", Fault.GARBAGE)
 
     def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {**request, "model": self._target.upstream_model}
@@ -186,6 +211,10 @@ class Endpoint(Upstream):
         if not isinstance(value, dict):
             raise self._error("sent JSON that is not an object", Fault.GARBAGE)
         return value
+
+    def _fell_silent(self) -> UpstreamError:
+        between = self._target.timeouts.between
+        return self._timeout(f"fell silent: nothing more came within {between:g} s")
 
     def _timeout(self, what: str) -> UpstreamError:
         return self._error(what, Fault.TIMEOUT)

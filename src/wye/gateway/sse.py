@@ -10,6 +10,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 DONE = "[DONE]"
+_EVENT_CHARACTERS = 8 * 1024 * 1024
+
+
+class EventTooLongError(ValueError):
+    """An event grows without an end; nobody who means well sends one of this length."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,14 @@ class Decoder:
 
     Invalid UTF-8 becomes U+FFFD, as the standard asks. An event that the stream never finished with
     a blank line is dropped, as the standard asks.
+
+    Args:
+        limit: most characters of one event.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = _EVENT_CHARACTERS) -> None:
+        self._limit = limit
+        self._held = 0
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._buffer = ""
         self._at_start = True
@@ -46,7 +56,11 @@ class Decoder:
         self._event = ""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Events completed by `chunk`."""
+        """Events completed by `chunk`.
+
+        Raises:
+            EventTooLongError: one is longer than the limit.
+        """
         text = self._text.decode(chunk)
         if self._at_start and text:
             self._at_start = False
@@ -57,6 +71,8 @@ class Decoder:
             event = self._take(line)
             if event is not None:
                 events.append(event)
+        if self._held + len(self._buffer) > self._limit:
+            raise EventTooLongError(f"an event is longer than {self._limit} characters")
         return events
 
     def _next_line(self) -> str | None:
@@ -76,8 +92,9 @@ class Decoder:
     def _take(self, line: str) -> Event | None:
         if not line:
             event = Event("\n".join(self._data), self._event) if self._data else None
-            self._data, self._event = [], ""
+            self._data, self._event, self._held = [], "", 0
             return event
+        self._held += len(line)
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -88,7 +105,11 @@ class Decoder:
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """Events of a byte stream, as soon as each is complete."""
+    """Events of a byte stream, as soon as each is complete.
+
+    Raises:
+        EventTooLongError: one does not end.
+    """
     decoder = Decoder()
     async for chunk in chunks:
         for event in decoder.feed(chunk):
