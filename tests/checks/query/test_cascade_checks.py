@@ -64,9 +64,32 @@ def test_the_chi_square_test_knows_the_law_that_was_drawn_from() -> None:
     law = laws(prompt, 1)[0]
     rng = np.random.default_rng(1)
     own = Counter(bytes([b]) for b in rng.choice(256, 800, p=law / law.sum()).tolist())
-    assert speculative_decoding._fit(solver, item, own) > 1e-3
+    assert speculative_decoding._fit(solver, item, own, rng) > 1e-3
     other = Counter(bytes([b]) for b in rng.choice(256, 800, p=law[::-1] / law.sum()).tolist())
-    assert speculative_decoding._fit(solver, item, other) < 1e-6
+    assert speculative_decoding._fit(solver, item, other, rng) < 1e-3
+
+
+def test_the_chi_square_test_rejects_draws_of_an_answer_that_the_law_rules_out() -> None:
+    solver = solver_pool.pool_solver("small", 0)
+    (item, *_), _ = solver_pool.pool_questions(0)
+    # 16 bytes of an untrained law: expected 800 * 256 ** -16 times, drawn 800 times.
+    drawn = Counter({b"improbable text.": 800})
+    rng = np.random.default_rng(2)
+    assert speculative_decoding._fit(solver, item, drawn, rng) < 1e-3
+
+
+def test_the_chi_square_test_rejects_a_true_law_as_rarely_as_its_p_says() -> None:
+    solver = solver_pool.pool_solver("small", 0)
+    (item, *_), _ = solver_pool.pool_questions(0)
+    prompt = np.frombuffer(item.prompt.encode(), np.uint8).astype(np.int64)
+    law = speculative_decoding.remembered_laws(solver)(prompt, 1)[0]
+    rng = np.random.default_rng(3)
+    p = []
+    for _ in range(100):
+        drawn = Counter(bytes([b]) for b in rng.choice(256, 400, p=law / law.sum()).tolist())
+        p.append(speculative_decoding._fit(solver, item, drawn, rng))
+    assert 0.2 < np.mean(np.array(p) < 0.5) < 0.8
+    assert np.mean(np.array(p) < 0.05) < 0.2
 
 
 def answers(n: int, seed: int, *, tells: bool) -> Answered:

@@ -3,7 +3,7 @@
 Byte-level transformers of 0.07, 0.2 and 1 million parameters (`wye.checks.query.solvers`), trained
 on five families of reasoning-gym: letters and gcd, where the small one is nearly as good as the
 large one, and words backward, short and long, and legs, where size and training tell. Greedy
-accuracy on held-out questions of all five is about 0.37, 0.53 and 0.74. An answer costs as many USD
+accuracy on held-out questions of all five is about 0.34, 0.53 and 0.72. An answer costs as many USD
 as its model has million parameters, divided by a thousand.
 
 Shape letters: Q questions, M solvers, N samples, D width.

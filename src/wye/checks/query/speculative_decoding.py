@@ -3,9 +3,9 @@
 Paper: arXiv 2211.17192. Byte-level solvers of 0.07 (drafting) and 1 million parameters of
 `solver_pool` write answers at temperature 1 in drafts of four bytes. The law: 2,000 answers to each
 of five questions against the exact probabilities of all answers under the large solver, by
-chi-square; the same draws against the small solver's probabilities, to show that the test tells
-them apart. Acceptance and passes: over 300 questions. The deferral mix of the survey arXiv
-2603.04445 beside it. Runs on those questions, whatever outcomes are named.
+chi-square with a simulated p; the same draws against the small solver's probabilities, to show that
+the test tells them apart. Acceptance and passes: over 300 questions. The deferral mix of the survey
+arXiv 2603.04445 beside it. Runs on those questions, whatever outcomes are named.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ GAMMA, LONGEST = 4, 16
 ANSWERS, PROMPTS, QUESTIONS = 2000, 5, 300
 ALPHA = 0.1
 LEAST_EXPECTED = 5.0
+SIMULATIONS, NO_CHANCE = 9999, 1e-12
 LEAST_P, LEAST_TOKENS, MOST_ERROR = 1e-3, 1.5, 0.02
 
 
@@ -71,8 +72,8 @@ def _trial(
     p_large, p_small = [], []
     for item in items[:n_prompts]:
         drawn = _drawn_answers(small, large, item, n_answers, generator)
-        p_large.append(_fit(large, item, drawn))
-        p_small.append(_fit(small, item, drawn))
+        p_large.append(_fit(large, item, drawn, generator))
+        p_small.append(_fit(small, item, drawn, generator))
     row = {"least p, large law": min(p_large), "median p, small law": float(np.median(p_small))}
     for name, alpha in (("", None), (", deferral mix", ALPHA)):
         found = _passes(small, large, items[:n_questions], alpha, generator)
@@ -118,32 +119,38 @@ def _drawn_answers(
     )
 
 
-def _fit(solver: Solver, item: Item, drawn: Counter[bytes]) -> float:
-    """p of the chi-square test of the draws against the solver's own law.
+def _fit(
+    solver: Solver, item: Item, drawn: Counter[bytes], generator: np.random.Generator
+) -> float:
+    """p of a Monte Carlo chi-square test of the draws against the solver's own law.
 
-    Answers expected fewer than five times, and all that were never drawn, are one cell.
+    A random half of the draws names the cells, the other half is tested: the answers expected five
+    times or more, one cell for all rarer ones that were named, and one for all that were not. The
+    law of the statistic is simulated, so that cells that are hardly ever expected count too: draws
+    of answers that the law all but rules out are what the test is for.
     """
-    from scipy.stats import chisquare
-
+    answers, counts = list(drawn), np.array(list(drawn.values()))
+    naming = generator.multivariate_hypergeometric(counts, int(counts.sum()) // 2)
+    named = [(a, int(c)) for a, c, n in zip(answers, counts - naming, naming, strict=True) if n]
+    total = int((counts - naming).sum())
     laws = remembered_laws(solver)
     prompt = list(item.prompt.encode())
-    total = sum(drawn.values())
-    cells: list[tuple[float, int]] = []
-    for answer, count in drawn.items():
+    chance, observed = np.zeros(len(named)), np.array([c for _, c in named])
+    for k, (answer, _) in enumerate(named):
         steps = laws(np.array([*prompt, *answer[:-1]]), len(answer))
-        chance = float(np.prod(steps[np.arange(len(answer)), list(answer)]))
-        cells.append((total * chance, count))
-    cells.sort()
-    often = [c for c in cells if c[0] >= LEAST_EXPECTED]
-    rest = (total - sum(e for e, _ in often), total - sum(c for _, c in often))
-    if rest[0] < LEAST_EXPECTED and often:
-        often[0] = (often[0][0] + rest[0], often[0][1] + rest[1])
-    else:
-        often.append(rest)
-    if len(often) < 2:
-        return 1.0
-    expected, observed = (np.array(column, np.float64) for column in zip(*often, strict=True))
-    return float(chisquare(observed, expected * total / expected.sum()).pvalue)
+        chance[k] = np.prod(steps[np.arange(len(answer)), list(answer)])
+    often = total * chance >= LEAST_EXPECTED
+    law = np.array([*chance[often], chance[~often].sum(), 1.0 - chance.sum()])
+    seen = np.array([*observed[often], observed[~often].sum(), total - observed.sum()])
+    # Rounding can leave the last cell at or below 0; a cell of answers that nobody drew stays out.
+    law = np.maximum(law, NO_CHANCE)
+    kept = np.append(np.ones(len(law) - 2, bool), [not often.all(), True])
+    law, seen = law[kept] / law[kept].sum(), seen[kept]
+    expected = total * law
+    simulated = generator.multinomial(total, law, size=SIMULATIONS)
+    distance = ((simulated - expected) ** 2 / expected).sum(axis=1)
+    at_least = int((distance >= ((seen - expected) ** 2 / expected).sum()).sum())
+    return (1 + at_least) / (1 + SIMULATIONS)
 
 
 def _passes(
