@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.sse import Decoder, Event, encode
+from wye.gateway.sse import Decoder, Event, EventTooLongError, encode
 
 LINES = st.lists(
     st.one_of(
@@ -82,10 +82,10 @@ def test_no_bytes_break_the_decoder(raw, places):
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 60))
 def test_no_more_than_the_limit_is_ever_held(chunks, limit):
-    decoder = sse.Decoder(limit)
+    decoder = Decoder(limit)
     for chunk in chunks:
         try:
             decoder.feed(chunk)
-        except sse.EventTooLongError:
+        except EventTooLongError:
             return
         assert len(decoder._buffer) + sum(map(len, decoder._data)) <= limit

@@ -1,0 +1,220 @@
+"""One target as the dispatcher asks it: its deployments, their circuits, retries and limits.
+
+    pick a deployment -> ask it -> another deployment at once, else the same after a wait
+
+A deployment that fails hands over to the next without waiting; where all have failed, the retry
+policy (`wye.gateway.retries`) says whether the target is asked again. The target rests only while
+all its deployments do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from wye.gateway.balancing import Balance, Balancer, PeakEwma
+from wye.gateway.breaker import Breaker, State
+from wye.gateway.retries import RetryBudget, RetryTable, wait_before
+from wye.gateway.upstream import Upstream, UpstreamError
+
+T = TypeVar("T")
+Note = Callable[["Deployment", UpstreamError, float], None]
+
+
+class ClosedError(Exception):
+    """A target takes no request at this moment; the message says why."""
+
+
+class Circuit(Protocol):
+    """What health pages and eligibility read of a target's breakers."""
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+
+    @property
+    def available(self) -> bool:
+        """Whether a request may pass."""
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until one may pass; 0 when one may."""
+
+
+class SharedCircuit:
+    """The circuits of several deployments as one: as good as the best of them."""
+
+    def __init__(self, breakers: Sequence[Breaker]) -> None:
+        self._breakers = breakers
+
+    @property
+    def state(self) -> State:
+        """Open only while every one is."""
+        states = {breaker.state for breaker in self._breakers}
+        return next(s for s in (State.CLOSED, State.HALF_OPEN, State.OPEN) if s in states)
+
+    @property
+    def available(self) -> bool:
+        """Whether a request may pass anywhere."""
+        return any(breaker.available for breaker in self._breakers)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until one may pass somewhere."""
+        return min(breaker.retry_after for breaker in self._breakers)
+
+
+@dataclass(eq=False)
+class Deployment:
+    """One server of a target.
+
+    Attributes:
+        in_flight: requests that it works on, streams to their end.
+        latency: seconds to the first piece of a stream, or to a whole answer.
+    """
+
+    name: str
+    upstream: Upstream
+    breaker: Breaker
+    weight: float = 1.0
+    in_flight: int = 0
+    latency: PeakEwma = field(default_factory=PeakEwma)
+
+    def tell(self, error: UpstreamError) -> None:
+        """What an error says of its health: one that refuses a request is alive."""
+        if error.counts:
+            self.breaker.failed(error.retry_after)
+        else:
+            self.breaker.succeeded()
+
+
+class Call:
+    """A request's place at a deployment, until it is released."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._held = True
+        deployment.in_flight += 1
+
+    def release(self) -> None:
+        """The request has ended, well or not; later calls do nothing."""
+        if self._held:
+            self._held = False
+            self.deployment.in_flight -= 1
+
+
+class Lane:
+    """Everything between the dispatcher and one target.
+
+    Args:
+        name: the target's.
+        deployments: at least one.
+        balance: among them.
+        retries: see `RetryTable`.
+        max_in_flight: most requests at once over all deployments; None for no limit.
+        generator: of jitter and of balancing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deployments: Sequence[Deployment],
+        *,
+        balance: Balance,
+        retries: RetryTable,
+        max_in_flight: int | None,
+        generator: random.Random,
+    ) -> None:
+        self.name = name
+        self.deployments = tuple(deployments)
+        breakers = [deployment.breaker for deployment in deployments]
+        self.circuit: Circuit = breakers[0] if len(breakers) == 1 else SharedCircuit(breakers)
+        self._balancer = Balancer(balance, generator)
+        self._retries = retries
+        self._budget = RetryBudget(retries.share, retries.reserve)
+        self._max_in_flight = max_in_flight
+        self._generator = generator
+
+    @property
+    def closed(self) -> str | None:
+        """Why no request may pass at this moment; None when one may."""
+        circuit = self.circuit
+        if not circuit.available:
+            if circuit.retry_after > 0:
+                return f"failed lately; left alone for another {circuit.retry_after:.0f} s"
+            return "failed lately; one request is trying it"
+        return self.busy
+
+    @property
+    def busy(self) -> str | None:
+        """Why it is full; None while it is not."""
+        in_flight = sum(deployment.in_flight for deployment in self.deployments)
+        if self._max_in_flight is None or in_flight < self._max_in_flight:
+            return None
+        return f"busy: it takes {self._max_in_flight} requests at once (max_in_flight)"
+
+    async def ask(self, work: Callable[[Upstream], Awaitable[T]], note: Note) -> tuple[T, Call]:
+        """What `work` gets of the first deployment that answers, and the place held there.
+
+        Args:
+            work: asks one upstream.
+            note: told of every deployment that failed, with its error and when it began.
+
+        Raises:
+            UpstreamError: none answered; the last one's error.
+            ClosedError: the target rests or is full.
+        """
+        self._budget.request()
+        tried: set[Deployment] = set()
+        retry, last = 0, None
+        while True:
+            call = self._enter(tried)
+            if call is None:
+                raise last or ClosedError(self.closed or "failed lately")
+            try:
+                return await self._once(call, work, note), call
+            except UpstreamError as error:
+                last = error
+            if not (last.elsewhere and last.counts):
+                raise last
+            tried.add(call.deployment)
+            if any(d.breaker.available for d in self.deployments if d not in tried):
+                continue
+            wait = wait_before(last, retry, self._retries, self._generator)
+            if wait is None or wait < self.circuit.retry_after or not self._budget.take():
+                raise last
+            await asyncio.sleep(wait)
+            retry += 1
+            tried.clear()
+
+    def _enter(self, tried: set[Deployment]) -> Call | None:
+        """A place at a deployment that was not tried; None where none may be asked."""
+        if self.busy:
+            return None
+        left = [d for d in self.deployments if d not in tried and d.breaker.available]
+        if not left:
+            return None
+        chosen = left[self._balancer.pick(left)]
+        chosen.breaker.enter()
+        return Call(chosen)
+
+    async def _once(self, call: Call, work: Callable[[Upstream], Awaitable[T]], note: Note) -> T:
+        deployment, began = call.deployment, time.monotonic()
+        try:
+            answer = await work(deployment.upstream)
+        except UpstreamError as error:
+            call.release()
+            deployment.tell(error)
+            note(deployment, error, began)
+            raise
+        except BaseException:
+            call.release()
+            deployment.breaker.abandoned()
+            raise
+        deployment.breaker.succeeded()
+        deployment.latency.observe(time.monotonic() - began)
+        return answer
