@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import astuple
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wye.gateway.config import Config, ConfigError, Target
-from wye.gateway.dispatch import Exchange
 from wye.gateway.endpoint import Endpoint
+from wye.gateway.surfaces import CHAT, Reading
 from wye.gateway.upstream import UpstreamError, build_upstreams
 
 PLUGIN = '''
@@ -110,12 +111,12 @@ def read(method, raw):
 def test_any_answer_of_an_upstream_is_passed_on_whole_or_is_an_upstream_error(raw):
     endpoint = Endpoint(Target(name="any", base_url="http://127.0.0.1:1"))
     for method in (endpoint._answer, endpoint._piece):
-        found = read(method, raw)
+        found = read(partial(method, surface=CHAT), raw)
         if isinstance(found, UpstreamError):
             assert str(found).startswith("any ")
             continue
         json.dumps(found, allow_nan=False)
-        exchange = Exchange(None, None, 0.0, None)
-        exchange.take(found)
-        assert exchange.characters_out >= 0
-        assert exchange.usage is None or min(astuple(exchange.usage)) >= 0
+        reading = Reading()
+        CHAT.take(found, reading)
+        assert reading.characters >= 0
+        assert reading.usage is None or min(astuple(reading.usage)) >= 0

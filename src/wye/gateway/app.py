@@ -22,14 +22,15 @@ from starlette.routing import Route
 from wye.gateway import chat, dashboard_routes, decision_routes
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
-from wye.gateway.errors import ApiError, error_body
+from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
 from wye.gateway.guard import Guard
 from wye.gateway.metrics import CONTENT_TYPE
+from wye.gateway.surfaces import SURFACES, surface_at
 from wye.query.base import QueryRouter
 
 ROUTES = (
-    Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+    *(Route(s.path, partial(chat.answer, s), methods=["POST"]) for s in SURFACES.values()),
     Route("/v1/models", chat.models, methods=["GET"]),
     Route("/v1/models/{id:path}", chat.model, methods=["GET"]),
     Route("/v1/decisions", decision_routes.decisions, methods=["GET"]),
@@ -125,23 +126,24 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"content-type": CONTENT_TYPE})
 
 
-async def _api_error(gateway: Gateway, _request: Request, error: Exception) -> Response:
+async def _api_error(gateway: Gateway, request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     if chat.DECISION_HEADER not in error.headers:
         gateway.metrics.rejected.labels(str(error.status)).inc()
-    return JSONResponse(error.body(), error.status, headers=error.headers)
+    body = surface_at(request.url.path).error(error)
+    return JSONResponse(body, error.status, headers=error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
-    body = error_body(message, type="invalid_request_error")
+    body = surface_at(request.url.path).error(ApiError(error.status_code, message))
     return JSONResponse(body, error.status_code, headers=error.headers)
 
 
-async def _defect(_request: Request, _error: Exception) -> Response:
+async def _defect(request: Request, _error: Exception) -> Response:
     """A defect of wye: Starlette logs its traceback, the client gets no inside of it."""
-    body = error_body(
-        "the gateway failed; its log says why", type="server_error", code="internal_error"
+    error = ApiError(
+        500, "the gateway failed; its log says why", type="server_error", code="internal_error"
     )
-    return JSONResponse(body, 500)
+    return JSONResponse(surface_at(request.url.path).error(error), 500)

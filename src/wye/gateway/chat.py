@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` and `GET /v1/models`: from the request to the response.
+"""Answers on every surface, and `GET /v1/models`: from the request to the response.
 
 `model: "wye"` routes with the default policy, `"wye/<policy>"` with another, a target's own name
 goes straight to it.
@@ -16,8 +16,9 @@ from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import key_of
 from wye.gateway.money.keys import Key
-from wye.gateway.openai_api import parse_chat, parse_json, read_body
+from wye.gateway.openai_api import ChatRequest, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
+from wye.gateway.surfaces import Surface, surface_of
 
 ROUTED = "wye"
 DECISION_HEADER = "x-wye-decision"
@@ -27,18 +28,20 @@ _CLIENT_CLOSED = 499
 _SESSION_LENGTH = 200
 
 
-async def chat_completions(request: Request) -> Response:
-    """Answer a chat request by the target that the policy chooses."""
+async def answer(surface: Surface, request: Request) -> Response:
+    """Answer a request of a surface by the target that the policy chooses."""
     gateway: Gateway = request.app.state.gateway
-    chat = parse_chat(parse_json(await read_body(request, gateway.body_limit)))
+    chat = surface.read(parse_json(await read_body(request, gateway.body_limit)), request.headers)
     key = key_of(request)
     policy, target = _destination(chat.model, gateway, key)
+    if target is None:
+        _check_choice(chat, gateway, key)
     grant = await gateway.admission.admit(key, _session(request), chat)
     exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
     try:
         if chat.stream:
-            answer = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))
-            return EventStream(answer, keep_usage=chat.wants_usage, headers=_headers(exchange))
+            pieces = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))
+            return EventStream(pieces, headers=_headers(exchange))
         body = await unless_gone(request.receive, gateway.dispatcher.complete(exchange))
     except ClientGoneError:
         return Response(status_code=_CLIENT_CLOSED)
@@ -109,6 +112,19 @@ def _destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | N
     if prefix == ROUTED and policy in gateway.service.policies:
         return policy, None
     raise _unknown_model(model, gateway)
+
+
+def _check_choice(chat: ChatRequest, gateway: Gateway, key: Key | None) -> None:
+    """Refuse a choice that the request's surface says would be wrong."""
+    surface = surface_of(chat.body)
+    open_targets = [
+        target
+        for target in gateway.config.targets
+        if surface.name in target.surfaces and (key is None or key.may_use(target.name))
+    ]
+    why = surface.unroutable(chat, open_targets)
+    if why is not None:
+        raise bad_request(why, param="model", code="target_needed")
 
 
 def _session(request: Request) -> str | None:

@@ -27,6 +27,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Tag = Literal["tools", "vision", "audio"]
+SurfaceName = Literal["chat", "messages", "responses", "embeddings"]
+_ANTHROPIC = "https://api.anthropic.com"
+# What a kind speaks unless the target says so, and whether it can say so.
+_SPEAKS: Mapping[str, tuple[tuple[SurfaceName, ...], bool]] = {
+    "openai": (("chat",), True),
+    "anthropic": (("messages",), False),
+    "embedded": (("chat",), False),
+}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -138,6 +146,7 @@ class Target(_Table):
     model: str | None = None
     api_key_env: str | None = None
     strategy: str | None = None
+    speaks: tuple[SurfaceName, ...] = ()
     price_in_per_mtok: Price | None = None
     price_out_per_mtok: Price | None = None
     price_cached_per_mtok: Price | None = None
@@ -162,20 +171,40 @@ class Target(_Table):
 
     @model_validator(mode="after")
     def _reachable(self) -> Target:
-        if self.kind != "openai":
+        spoken, free = _SPEAKS.get(self.kind, (("chat",), True))
+        if self.speaks and not free and set(self.speaks) != set(spoken):
+            raise PydanticCustomError(
+                "speaks",
+                "a target of kind {kind} speaks {spoken} and nothing else; leave out `speaks`",
+                {"kind": self.kind, "spoken": ", ".join(spoken)},
+            )
+        if self.kind not in ("openai", "anthropic"):
             return self
-        if not self.base_url:
+        if not self.address:
             raise PydanticCustomError(
                 "base_url",
                 'kind "openai" needs base_url, for instance base_url = "https://api.openai.com/v1"',
             )
-        if not self.base_url.startswith(("http://", "https://")):
+        if not self.address.startswith(("http://", "https://")):
             raise PydanticCustomError(
                 "base_url",
                 "base_url is {given}; it must begin with http:// or https://",
                 {"given": repr(self.base_url)},
             )
         return self
+
+    @property
+    def surfaces(self) -> tuple[SurfaceName, ...]:
+        """The wire formats that the target speaks."""
+        return self.speaks or _SPEAKS.get(self.kind, (("chat",), True))[0]
+
+    @property
+    def address(self) -> str | None:
+        """Where an endpoint's paths begin; Anthropic's may be given without its version."""
+        if self.kind != "anthropic":
+            return self.base_url
+        url = (self.base_url or _ANTHROPIC).rstrip("/")
+        return url if url.endswith("/v1") else f"{url}/v1"
 
     @property
     def upstream_model(self) -> str:
@@ -185,7 +214,9 @@ class Target(_Table):
     @cached_property
     def listed(self) -> Listed | None:
         """The entry of the price table for this target's model, if any."""
-        return listed(self.upstream_model, self.base_url) if self.kind == "openai" else None
+        if self.kind not in ("openai", "anthropic"):
+            return None
+        return listed(self.upstream_model, self.address)
 
     @cached_property
     def prices(self) -> Prices | None:
@@ -384,7 +415,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
 
 _OWN = {
     "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
-    "baseline",
+    "baseline", "speaks",
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",
@@ -394,6 +425,7 @@ _EXAMPLES = {
     "context": "128000",
     "max_output": "16384",
     "tags": '["tools", "vision"]',
+    "speaks": '["chat", "responses"]',
     "quality": "0.8",
     "name": '"gpt-4o-mini"',
     "kind": '"openai"',

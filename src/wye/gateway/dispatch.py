@@ -15,15 +15,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from wye.gateway.breaker import Breaker
-from wye.gateway.eligibility import resting, unfit
+from wye.gateway.eligibility import resting, unfit, unspoken
 from wye.gateway.errors import ApiError
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Grant
-from wye.gateway.money.usage import Usage, usage_of
+from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
+from wye.gateway.surfaces import Reading, surface_of
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, close
 
 T = TypeVar("T")
@@ -44,9 +45,7 @@ class Exchange:
     grant: Grant = field(default_factory=Grant)
     target: str | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    usage: Usage | None = None
-    characters_out: int = 0
-    finish_reason: str | None = None
+    reading: Reading = field(default_factory=Reading)
     first_byte: float | None = None
     answered: bool = False
     reserved: bool = False
@@ -61,15 +60,7 @@ class Exchange:
         """Read usage, length and finish of an answer or a piece of one."""
         if self.first_byte is None:
             self.first_byte = time.monotonic()
-        self.usage = usage_of(answer) or self.usage
-        for choice in answer.get("choices") or ():
-            if not isinstance(choice, dict):
-                continue
-            message = choice.get("message") or choice.get("delta") or {}
-            content = message.get("content") if isinstance(message, dict) else None
-            self.characters_out += len(content) if isinstance(content, str) else 0
-            reason = choice.get("finish_reason")
-            self.finish_reason = reason if isinstance(reason, str) else self.finish_reason
+        surface_of(self.chat.body).take(answer, self.reading)
 
     def finish(self, status: Status, *, http_status: int = 200, error: str | None = None) -> None:
         """Write the outcome; later calls do nothing."""
@@ -122,7 +113,8 @@ class Dispatcher:
 
         def decide(left_out: Mapping[str, str]) -> Routed:
             if target is not None:
-                return self._service.direct(chat, expected, target, left_out.get(target))
+                mute = unspoken(chat, self._service.by_name[target])
+                return self._service.direct(chat, expected, target, left_out.get(target) or mute)
             excluded = {
                 **left_out,
                 **resting(self._breakers),
@@ -226,7 +218,7 @@ class Dispatcher:
             baseline_usd=baseline,
             latency_s=ended - exchange.started,
             first_byte_s=exchange.first_byte - exchange.started if exchange.first_byte else None,
-            finish_reason=exchange.finish_reason,
+            finish_reason=exchange.reading.finish_reason,
             attempts=tuple(exchange.attempts),
             cached_input_tokens=usage.cached_input if usage else None,
             cache_write_tokens=usage.cache_write if usage else None,
@@ -241,11 +233,11 @@ class Dispatcher:
 
         What came of an answer that broke off or was left is billed by most upstreams, so it counts.
         """
-        if exchange.usage is not None:
-            return exchange.usage, False
+        if exchange.reading.usage is not None:
+            return exchange.reading.usage, False
         if not exchange.answered:
             return None, False
-        written = math.ceil(exchange.characters_out / 4)
+        written = math.ceil(exchange.reading.characters / 4)
         return Usage(exchange.chat.input_tokens_estimate, written), True
 
     async def _first_answer(self, exchange: Exchange, ask: Callable[[Upstream], Awaitable[T]]) -> T:

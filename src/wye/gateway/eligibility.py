@@ -1,7 +1,8 @@
 """Which targets may take a request, and why the others may not.
 
-Routes nothing; narrows what is routed among. Read: the request's size and the capabilities it asks
-for, the target's declared context and tags, the state of its circuit.
+Routes nothing; narrows what is routed among. Read: the request's surface, its size and the
+capabilities it asks for; the surfaces a target speaks, its declared context and tags, the state of
+its circuit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Target
 from wye.gateway.openai_api import ChatRequest
+from wye.gateway.surfaces import surface_of
 
 
 def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
@@ -19,7 +21,10 @@ def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
     for target in targets:
         lacking = sorted(chat.needs.difference(target.tags))
         wanted = chat.input_tokens_estimate + (chat.max_output or 0)
-        if lacking:
+        mute = unspoken(chat, target)
+        if mute is not None:
+            found[target.name] = mute
+        elif lacking:
             found[target.name] = (
                 f"the request needs {' and '.join(lacking)}, which its tags do not have"
             )
@@ -28,6 +33,17 @@ def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
                 f"the request takes about {wanted} tokens, its context is {target.context}"
             )
     return found
+
+
+def unspoken(chat: ChatRequest, target: Target) -> str | None:
+    """Why a target cannot read `chat` at all; None where it speaks the request's surface."""
+    surface = surface_of(chat.body)
+    if surface.name in target.surfaces:
+        return None
+    return (
+        f"it does not speak {surface.name}, the format of {surface.path}; it speaks "
+        f"{', '.join(target.surfaces)} (`speaks` in wye.toml)"
+    )
 
 
 def resting(breakers: Mapping[str, Breaker]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Upstream: any OpenAI-compatible endpoint, over HTTP.
+"""Upstream: any endpoint that speaks OpenAI's or Anthropic's formats, over HTTP.
 
 The request passes on as it came, with the model's name at the upstream in place of the one the
 client gave. Keys are read from the environment when a request is sent and appear in no message.
@@ -20,12 +20,14 @@ import httpx
 
 from wye.gateway import sse
 from wye.gateway.config import Target
+from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
+from wye.gateway.surfaces.messages import VERSION_HEADER
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
 _ERROR_BYTES = 64 * 1024
 _ANSWER_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 0.5
-_CONTEXT_CODES = ("context_length_exceeded", "context_window_exceeded", "string_above_max_length")
+_ANTHROPIC_VERSION = "2023-06-01"
 
 
 class Endpoint(Upstream):
@@ -38,7 +40,7 @@ class Endpoint(Upstream):
     async def start(self) -> None:
         """Open the connection pool."""
         times = self._target.timeouts
-        base_url = str(self._target.base_url).rstrip("/") + "/"
+        base_url = str(self._target.address).rstrip("/") + "/"
         self._client = httpx.AsyncClient(
             base_url=base_url,
             # Plain http never uses the certificates, and loading them takes longer than the rest.
@@ -56,12 +58,13 @@ class Endpoint(Upstream):
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
+        surface = surface_of(request)
         times = self._target.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + times.total
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._send(self._body(request))
+                response = await self._send(surface, request, self._body(request))
             try:
                 raw = await self._read(response, deadline)
             finally:
@@ -72,13 +75,12 @@ class Endpoint(Upstream):
             raise self._fell_silent() from None
         except httpx.HTTPError as error:
             raise self._broken(error) from error
-        return self._answer(raw)
+        return self._answer(raw, surface)
 
     async def stream(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The answer in pieces."""
-        body = self._body(request)
-        if self._target.stream_usage:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        surface = surface_of(request)
+        body = surface.to_send(self._body(request), stream_usage=self._target.stream_usage)
         times = self._target.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + times.total
@@ -87,7 +89,7 @@ class Endpoint(Upstream):
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout_at(first):
-                response = await self._send(body)
+                response = await self._send(surface, request, body)
             kind = response.headers.get("content-type", "")
             if "json" in kind or "html" in kind:
                 raise self._error(f"did not stream, it sent {kind}", Fault.GARBAGE)
@@ -101,12 +103,15 @@ class Endpoint(Upstream):
                     break
                 begun = True
                 if event.data.strip() == sse.DONE:
-                    finished = True
+                    finished = finished or surface.end_marker == sse.DONE
                     await _drain(pieces)
                     break
-                piece = self._piece(event.data)
-                finished = finished or _has_finish(piece)
+                piece = self._piece(event.data, surface)
+                finished = finished or surface.ends(piece)
                 yield piece
+                if finished and surface.end_marker is None:
+                    await _drain(pieces)
+                    break
         except TimeoutError:
             if loop.time() >= deadline:
                 raise self._timeout(f"did not finish within {times.total:g} s") from None
@@ -121,7 +126,7 @@ class Endpoint(Upstream):
             if response is not None:
                 await response.aclose()
         if not finished:
-            raise self._error("cut its stream short, before [DONE]", Fault.CUT)
+            raise self._error("cut its stream short, before its end", Fault.CUT)
 
     async def _read(self, response: httpx.Response, deadline: float) -> bytes:
         """The whole body, which must neither fall silent nor grow without end."""
@@ -142,11 +147,17 @@ class Endpoint(Upstream):
     def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {**request, "model": self._target.upstream_model}
 
-    async def _send(self, body: Mapping[str, Any]) -> httpx.Response:
+    async def _send(
+        self, surface: Surface, request: Mapping[str, Any], body: Mapping[str, Any]
+    ) -> httpx.Response:
         """The response with its body unread; anything but a success is an error."""
         if self._client is None:
             raise RuntimeError("Endpoint.start was not awaited")
         headers = {"content-type": "application/json"}
+        if isinstance(request, Body):
+            headers |= request.headers
+        if surface is MESSAGES:
+            headers.setdefault(VERSION_HEADER, _ANTHROPIC_VERSION)
         if self._target.api_key_env:
             key = os.environ.get(self._target.api_key_env)
             if not key:
@@ -154,30 +165,29 @@ class Endpoint(Upstream):
                     f"needs a key, but {self._target.api_key_env} is not set in the environment",
                     Fault.STATUS,
                 )
-            headers["authorization"] = f"Bearer {key}"
+            if self._target.kind == "anthropic":
+                headers["x-api-key"] = key
+            else:
+                headers["authorization"] = f"Bearer {key}"
         message = self._client.build_request(
-            "POST", "chat/completions", content=json.dumps(body).encode(), headers=headers
+            "POST", surface.upstream_path, content=json.dumps(body).encode(), headers=headers
         )
         response = await self._client.send(message, stream=True)
         if response.status_code != HTTPStatus.OK:
             try:
-                raise await self._refusal(response)
+                raise await self._refusal(response, surface)
             finally:
                 await response.aclose()
         return response
 
-    async def _refusal(self, response: httpx.Response) -> UpstreamError:
+    async def _refusal(self, response: httpx.Response, surface: Surface) -> UpstreamError:
         """What a status other than 200 means."""
         status = response.status_code
         body = _error_object(await _head(response))
         said = _scrub(str((body or {}).get("message") or ""), self._target.api_key_env)
-        code = str((body or {}).get("code") or "")
         message = f"answered {status}" + (f": {said[:500]}" if said else "")
         if status in (400, 413, 422):
-            if (
-                any(c in code for c in _CONTEXT_CODES)
-                or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            ):
+            if surface.too_long(body or {}) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 return self._error(message, Fault.CONTEXT, status=status)
             passed = {**(body or {}), "message": said} if body else None
             return self._error(message, Fault.REQUEST, status=status, body=passed)
@@ -186,21 +196,23 @@ class Endpoint(Upstream):
             return self._error(message, Fault.RATE_LIMIT, status=status, retry_after=wait)
         return self._error(message, Fault.STATUS, status=status)
 
-    def _answer(self, raw: bytes) -> dict[str, Any]:
+    def _answer(self, raw: bytes, surface: Surface) -> dict[str, Any]:
         answer = self._object(raw)
-        choices = answer.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise self._error("sent JSON without choices: no chat completion", Fault.GARBAGE)
+        if not surface.is_answer(answer):
+            raise self._error(f"sent JSON that is no {surface.answer_name}", Fault.GARBAGE)
+        if answer.get("status") == "failed" and (said := surface.complaint(answer)):
+            raise self._error(f"failed: {said}", Fault.STATUS)
         return answer
 
-    def _piece(self, data: str) -> dict[str, Any]:
+    def _piece(self, data: str, surface: Surface) -> dict[str, Any]:
         piece = self._object(data)
-        if piece.get("error"):
-            said = piece["error"]
-            text = said.get("message") if isinstance(said, dict) else said
-            raise self._error(f"broke off with an error: {str(text)[:500]}", Fault.CUT)
-        if not isinstance(piece.get("choices"), list):
-            raise self._error("streamed JSON without choices: no chat completion", Fault.GARBAGE)
+        said = surface.complaint(piece)
+        if said is not None:
+            raise self._error(f"broke off with an error: {said}", Fault.CUT)
+        if not surface.is_piece(piece):
+            raise self._error(
+                f"streamed JSON that is no piece of a {surface.answer_name}", Fault.GARBAGE
+            )
         return piece
 
     def _object(self, raw: bytes | str) -> dict[str, Any]:
@@ -298,8 +310,3 @@ def _scrub(message: str, api_key_env: str | None) -> str:
 def _seconds(value: str | None) -> float | None:
     """`Retry-After` in seconds; its date form is rare among these APIs and ignored."""
     return float(value) if value and value.strip().isdigit() else None
-
-
-def _has_finish(piece: Mapping[str, Any]) -> bool:
-    choices = piece.get("choices") or []
-    return any(isinstance(c, dict) and c.get("finish_reason") for c in choices)

@@ -27,6 +27,7 @@ from wye.gateway.config import Server
 from wye.gateway.errors import ApiError
 from wye.gateway.money.key_ring import KeyRing
 from wye.gateway.money.keys import Key
+from wye.gateway.surfaces import surface_at
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _OPEN_PATHS = {"/healthz"}
@@ -50,7 +51,8 @@ class Guard:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            response = JSONResponse(refusal.body(), refusal.status, headers=refusal.headers)
+            body = surface_at(scope["path"]).error(refusal)
+            response = JSONResponse(body, refusal.status, headers=refusal.headers)
             await response(scope, receive, send)
 
     def _foreign(self, headers: Headers) -> ApiError | None:

@@ -1,5 +1,6 @@
 """OpenAI's chat completion wire format: what is read of a request, and how answers are shaped.
 
+`ChatRequest` is what routing and billing know of a request of any surface (`wye.gateway.surfaces`).
 Only what routing and billing need is read; every other field passes to the upstream untouched.
 """
 
@@ -26,7 +27,7 @@ class ChatRequest:
     """A valid request.
 
     Attributes:
-        body: the request as it came.
+        body: the request as it came; of another surface than chat a `surfaces.Body`.
         model: what the client asked for.
         stream: whether the answer comes in pieces.
         wants_usage: whether the client asked for usage at the end of a stream.
@@ -34,6 +35,7 @@ class ChatRequest:
         needs: capabilities a target must have, a subset of {"tools", "vision", "audio"}.
         characters: length of all text in the messages, for an estimate of tokens.
         max_output: most tokens the client lets the answer have, or None.
+        turns: how many messages, or inputs, it has.
     """
 
     body: Mapping[str, Any]
@@ -44,6 +46,7 @@ class ChatRequest:
     needs: frozenset[str]
     characters: int
     max_output: int | None
+    turns: int = 1
 
     @property
     def input_tokens_estimate(self) -> int:
@@ -96,7 +99,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise bad_request(f"the body has a number that cannot be used: {error}") from None
     if not isinstance(value, dict):
-        raise bad_request(f"the body is a JSON {_json_type(value)}; expected an object")
+        raise bad_request(f"the body is a JSON {json_type(value)}; expected an object")
     if "\\u" in text and not _encodable(value):
         raise bad_request(
             "the body has half a surrogate pair (\\ud800 to \\udfff alone), which is no character; "
@@ -113,16 +116,16 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong("model", model, 'a name, for instance "wye"')
+        raise wrong("model", model, 'a name, for instance "wye"')
     stream = body.get("stream")
     if not isinstance(stream, bool | None):
-        raise _wrong("stream", stream, "true or false")
+        raise wrong("stream", stream, "true or false")
     options = body.get("stream_options")
     if not isinstance(options, dict | None):
-        raise _wrong("stream_options", options, "an object")
+        raise wrong("stream_options", options, "an object")
     messages = body.get("messages")
     if not isinstance(messages, list):
-        raise _wrong("messages", messages, "a list of messages")
+        raise wrong("messages", messages, "a list of messages")
     if not messages:
         raise bad_request("messages is empty; send at least one message", param="messages")
     characters, tags = 0, set()
@@ -141,6 +144,7 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
         needs=frozenset(tags),
         characters=characters,
         max_output=_max_output(body),
+        turns=len(messages),
     )
 
 
@@ -195,10 +199,10 @@ def chunk(
 def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
     """Length of a message's text and the capabilities its parts ask for."""
     if not isinstance(message, dict):
-        raise _wrong(where, message, "an object with role and content")
+        raise wrong(where, message, "an object with role and content")
     role = message.get("role")
     if role not in ROLES:
-        raise _wrong(f"{where}.role", role, f"one of {', '.join(ROLES)}")
+        raise wrong(f"{where}.role", role, f"one of {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, str):
         return len(content), set()
@@ -207,15 +211,15 @@ def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
             return 0, set()
         raise bad_request(f"{where}.content is missing", param=f"{where}.content")
     if not isinstance(content, list):
-        raise _wrong(f"{where}.content", content, "a string or a list of parts")
+        raise wrong(f"{where}.content", content, "a string or a list of parts")
     size, tags = 0, set()
     for index, part in enumerate(content):
         spot = f"{where}.content[{index}]"
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise _wrong(spot, part, "an object with a type")
+            raise wrong(spot, part, "an object with a type")
         if part["type"] == "text":
             if not isinstance(part.get("text"), str):
-                raise _wrong(f"{spot}.text", part.get("text"), "a string")
+                raise wrong(f"{spot}.text", part.get("text"), "a string")
             size += len(part["text"])
         elif part["type"] in _PART_TAGS:
             tags.add(_PART_TAGS[part["type"]])
@@ -228,7 +232,7 @@ def _max_output(body: Mapping[str, Any]) -> int | None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _wrong(name, value, "a whole number of tokens, at least 1")
+            raise wrong(name, value, "a whole number of tokens, at least 1")
         return value
     return None
 
@@ -242,12 +246,14 @@ def _too_large(size: int, limit: int) -> ApiError:
     )
 
 
-def _wrong(name: str, value: Any, expected: str) -> ApiError:
-    shown = json.dumps(value)[:60] if isinstance(value, str | int | float) else _json_type(value)
+def wrong(name: str, value: Any, expected: str) -> ApiError:
+    """A 400 for a field that is not what was expected."""
+    shown = json.dumps(value)[:60] if isinstance(value, str | int | float) else json_type(value)
     return bad_request(f"{name} is {shown}; expected {expected}", param=name)
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """JSON's own name for the type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 

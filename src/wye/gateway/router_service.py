@@ -27,6 +27,7 @@ from wye.gateway.estimates import Expected, expect, known_columns
 from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.records import DecisionRecord, new_id
+from wye.gateway.surfaces import surface_of
 from wye.query.base import Candidate, QueryRouter, RouterError
 from wye.query.learning.features import describe_text
 from wye.query.policies.choosing import targets_of
@@ -381,7 +382,8 @@ def _features(chat: ChatRequest, expected: Expected) -> dict[str, Any]:
     return {
         **describe_text(chat.text),
         "novelty": _finite(expected.estimate.novelty[0]),
-        "messages": len(chat.body["messages"]),
+        "messages": chat.turns,
+        "surface": surface_of(chat.body).name,
         "input_tokens_estimate": chat.input_tokens_estimate,
         "needs": sorted(chat.needs),
     }

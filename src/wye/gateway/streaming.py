@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from wye.gateway import sse
 from wye.gateway.dispatch import AnswerStream
-from wye.gateway.errors import error_body
+from wye.gateway.surfaces import surface_of
 from wye.gateway.upstream import UpstreamError
 
 logger = logging.getLogger("wye.gateway")
@@ -51,19 +50,17 @@ class EventStream(Response):
 
     Args:
         answer: the pieces; closed by this response however it ends.
-        keep_usage: whether the client asked for the piece that carries usage alone.
         headers: of the response.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, answer: AnswerStream, *, keep_usage: bool, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, answer: AnswerStream, *, headers: Mapping[str, str]) -> None:
         self.status_code = 200
         self.background = None
         self._answer = answer
-        self._keep_usage = keep_usage
+        self._chat = answer.exchange.chat
+        self._surface = surface_of(self._chat.body)
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,26 +80,23 @@ class EventStream(Response):
         try:
             async with contextlib.aclosing(self._answer.pieces()) as pieces:
                 async for piece in pieces:
-                    if self._keep_usage or piece.get("choices") or "usage" not in piece:
-                        await send(_message(json.dumps(piece)))
-            await send(_message(sse.DONE))
+                    event = self._surface.event(piece, self._chat)
+                    if event is not None:
+                        await send(_message(event))
+            if self._surface.end_marker is not None:
+                await send(_message(sse.Event(self._surface.end_marker)))
         except UpstreamError as error:
-            await send(_message(json.dumps(_broken(str(error), "upstream_broke_off"))))
+            await send(_message(self._surface.broken(str(error), "upstream_broke_off")))
         except OSError:
             return
         except Exception:
             logger.exception("a stream ended in a defect of the gateway")
-            await send(_message(json.dumps(_broken("the gateway failed", "internal_error"))))
+            await send(_message(self._surface.broken("the gateway failed", "internal_error")))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _broken(message: str, code: str) -> dict[str, Any]:
-    return error_body(message, type="server_error", code=code)
-
-
-def _message(data: str) -> dict[str, Any]:
-    body = sse.encode(sse.Event(data))
-    return {"type": "http.response.body", "body": body, "more_body": True}
+def _message(event: sse.Event) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": sse.encode(event), "more_body": True}
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -1,8 +1,8 @@
 """The contract of an upstream: what the gateway asks of whatever answers for a target.
 
-Routes nothing itself: it carries one request, already routed, to one target. Two kinds ship with
-wye, `openai` (`wye.gateway.endpoint`) and `embedded` (`wye.gateway.embedded`); third parties add
-theirs through the entry point group `wye.upstreams`, whose value is a callable
+Routes nothing itself: it carries one request, already routed, to one target. Three kinds ship with
+wye: `openai` and `anthropic` (`wye.gateway.endpoint`), and `embedded` (`wye.gateway.embedded`).
+Third parties add theirs through the entry point group `wye.upstreams`, whose value is a callable
 `(target: wye.gateway.config.Target) -> Upstream`.
 """
 
@@ -78,13 +78,14 @@ class UpstreamError(Exception):
 class Upstream(ABC):
     """What answers for one target.
 
-    Requests and answers are OpenAI's chat completion objects as plain dicts. Cancelling the task
-    that awaits either method must end the work behind it.
+    Requests and answers are plain dicts: OpenAI's chat completion objects, and for a target that
+    says so (`speaks`) objects of other surfaces (`wye.gateway.surfaces`), whose requests are of the
+    class `Body`. Cancelling the task that awaits either method must end the work behind it.
     """
 
     @abstractmethod
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One whole answer: a `chat.completion` object.
+        """One whole answer, for chat a `chat.completion` object.
 
         Raises:
             UpstreamError: no answer came.
@@ -92,9 +93,9 @@ class Upstream(ABC):
 
     @abstractmethod
     def stream(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The answer in pieces: `chat.completion.chunk` objects.
+        """The answer in pieces, for chat `chat.completion.chunk` objects.
 
-        The last piece carries `usage` where the upstream can tell it. The iterator ends only after
+        A piece carries `usage` where the upstream can tell it. The iterator ends only after
         the answer is complete.
 
         Raises:
@@ -170,4 +171,4 @@ def _factories() -> dict[str, Callable[[], UpstreamFactory]]:
     others: dict[str, Callable[[], UpstreamFactory]] = {
         point.name: point.load for point in entry_points(group=GROUP)
     }
-    return {**others, "openai": endpoint, "embedded": embedded}
+    return {**others, "openai": endpoint, "anthropic": endpoint, "embedded": embedded}

@@ -26,6 +26,9 @@ SEARCHED_CHARS = 200_000
 PREAMBLE_CHARS = 300
 CONTINUATION_WORDS, CONTINUATION_CHARS = 4, 60
 
+# Chat completions and Anthropic's messages; OpenAI's responses; parts without a type.
+_TEXT_PARTS = ("text", "input_text", None)
+
 _ASK_TAGS = "user_query|user_request|user_message|user_input|query|question|task|request|ask|prompt"
 _CONTEXT_TAGS = (
     "system|system[-_]reminder|system[-_]prompt|environment[-_]details|environment[-_]context|env"
@@ -66,7 +69,8 @@ def human_ask(messages: Sequence[Mapping[str, Any]], *, max_chars: int = MAX_CHA
     """What the person of a conversation asks for, as one text; empty where nobody asks anything.
 
     Args:
-        messages: of the chat-completions format; content is a string or a list of parts.
+        messages: of the formats of chat completions, Anthropic's messages or the items of OpenAI's
+            responses; content is a string or a list of parts. What is no message is not read.
         max_chars: of a longer ask the beginning and the end are kept.
 
     Raises:
@@ -134,7 +138,7 @@ def _own_words(content: Any) -> str:
         return content
     if not isinstance(content, Iterable):
         return ""
-    parts = [p for p in content if isinstance(p, Mapping) and p.get("type") in ("text", None)]
+    parts = [p for p in content if isinstance(p, Mapping) and p.get("type") in _TEXT_PARTS]
     # Each part counts by itself: reminders and pasted results come as parts of their own.
     return "\n".join(str(p.get("text") or "") for p in parts)
 

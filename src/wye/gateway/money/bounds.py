@@ -2,7 +2,8 @@
 
 No tokenizer of language models makes two tokens of one byte, so the bytes of a request bound its
 input tokens whatever the tokenizer; what a provider adds (roles, tool preambles) is allowed for.
-Pictures, sound and files are not text: only the target's context bounds them. Output is bounded by
+Pictures, sound and files are not text, and a provider's own tools and stores bring input that the
+request does not hold: only the target's context bounds them. Output is bounded by
 what the client allows, else by the target (`max_output`, the price table, its context).
 
 An upstream that reports more than this is booked as it reports.
@@ -22,6 +23,12 @@ _NOT_TEXT = {
     "image_url", "input_image", "image", "input_audio", "file", "input_file", "document",
     "video_url",
 }  # fmt: skip
+# Fields by which a request brings in what it does not hold itself, of all surfaces.
+_ELSEWHERE = (
+    "conversation", "mcp_servers", "previous_response_id", "prompt", "web_search_options",
+)  # fmt: skip
+# Tools that the client runs and describes whole; others are run or known by the provider.
+_CLIENT_TOOLS = ("function", "custom")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Bounds:
 
     Attributes:
         input: tokens of input.
-        measured: whether `input` holds; False with pictures, sound or files.
+        measured: whether `input` holds; False with pictures, sound, files or what the
+            provider brings in.
         output: tokens of output of all choices, None where the client sets no limit.
         choices: how many answers are asked for.
         predicted: tokens of a predicted output, which may be billed beside the answer.
@@ -46,7 +54,8 @@ class Bounds:
 def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
     """Bounds of a request's body; `max_output` is what the client allows of one answer."""
     size, measured = _size(body)
-    messages = body.get("messages")
+    measured = measured and not _brings_more(body)
+    messages = body.get("messages", body.get("input"))
     around = _A_REQUEST + (_A_MESSAGE * len(messages) if isinstance(messages, list) else 0)
     if body.get("tools") or body.get("functions"):
         around += _TOOLS
@@ -73,8 +82,8 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
     if not bounds.measured:
         if context is None:
             return (
-                "the request has pictures, sound or files, whose cost nothing bounds; set the "
-                "target's context in wye.toml"
+                "the request has pictures, sound, files or a provider's own tools, whose cost "
+                "nothing bounds; set the target's context in wye.toml"
             )
         taken = context
     elif context is not None:
@@ -84,6 +93,15 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
         listed = target.listed.max_output if target.listed is not None else None
         given = (target.max_output or listed or context or default_output) * bounds.choices
     return target.prices.most(taken, given + bounds.predicted)
+
+
+def _brings_more(body: Mapping[str, Any]) -> bool:
+    """Whether input comes from elsewhere: kept by the provider, or fetched by its own tools."""
+    tools = body.get("tools")
+    return any(body.get(name) for name in _ELSEWHERE) or any(
+        not isinstance(tool, dict) or tool.get("type", "custom") not in _CLIENT_TOOLS
+        for tool in (tools if isinstance(tools, list) else ())
+    )
 
 
 def _size(value: Any) -> tuple[int, bool]:

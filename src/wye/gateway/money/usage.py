@@ -60,10 +60,10 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     """
     if "prompt_tokens" in usage:
         return _openai(usage, "prompt", "completion")
-    if "input_tokens_details" in usage or "output_tokens_details" in usage:
+    if "input_tokens_details" in usage:
         return _openai(usage, "input", "output")
     if "input_tokens" in usage:
-        return _anthropic(usage)
+        return read_anthropic(usage)
     return None
 
 
@@ -74,7 +74,6 @@ def _openai(usage: Mapping[str, Any], inward: str, outward: str) -> Usage | None
     if taken is None or given is None:
         return None
     read = usage.get(f"{inward}_tokens_details")
-    written = usage.get(f"{outward}_tokens_details")
     # DeepSeek counts its cache beside OpenAI's fields.
     cached = _part(read, "cached_tokens", taken) or _part(usage, "prompt_cache_hit_tokens", taken)
     return Usage(
@@ -82,11 +81,12 @@ def _openai(usage: Mapping[str, Any], inward: str, outward: str) -> Usage | None
         output=given,
         cached_input=cached,
         cache_write=_part(read, "cache_write_tokens", taken - cached),
-        reasoning=_part(written, "reasoning_tokens", given),
+        reasoning=_reasoning(usage, given, f"{outward}_tokens_details"),
     )
 
 
-def _anthropic(usage: Mapping[str, Any]) -> Usage | None:
+def read_anthropic(usage: Mapping[str, Any]) -> Usage | None:
+    """A usage object of Anthropic; None where the whole counts are missing or no counts."""
     fresh, given = _count(usage.get("input_tokens")), _count(usage.get("output_tokens", 0))
     if fresh is None or given is None:
         return None
@@ -98,7 +98,13 @@ def _anthropic(usage: Mapping[str, Any]) -> Usage | None:
         cached_input=cached,
         cache_write=written,
         cache_write_1h=_part(usage.get("cache_creation"), "ephemeral_1h_input_tokens", written),
+        reasoning=_reasoning(usage, given),
     )
+
+
+def _reasoning(usage: Mapping[str, Any], whole: int, at: str = "output_tokens_details") -> int:
+    details = usage.get(at)
+    return _part(details, "reasoning_tokens", whole) or _part(details, "thinking_tokens", whole)
 
 
 def _part(details: Any, name: str, whole: int) -> int:
