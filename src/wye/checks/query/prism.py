@@ -24,9 +24,11 @@ personas of experts help and hurt.
 That the facts are left alone is exact for every query gated off: it is a test of the gate, and not
 of the adapter. It asks for a gate that is wrong on hardly any fact, and does not hold. What puts
 the gate wrong is how few queries there are. Open prompts that the persona lost count against it
-although they read like those it won, and where one of them falls among the ten queries that say
-when to stop, the gate stops early. On the same states, with one to three lost prompts drawn anew
-48 times, the gate left all facts alone 40 times and else took 12 to 38% of them for open prompts.
+although they read like those it won, and where one of them is among the nine or ten queries that
+say when to stop, the gate may stop early. On the states of seeds 0 and 1, with one to three lost
+prompts drawn anew 48 times, the gate left all facts alone 41 times; the other seven all had a lost
+prompt there, stopped after 11 to 15 of 100 epochs, and sent 12 to 38% of the facts, capitals, to
+the adapter.
 """
 
 from __future__ import annotations
