@@ -23,6 +23,9 @@ import json
 import sys
 from typing import Any
 
+import outside_surfaces
+
+SURFACES = ("/v1/messages", "/v1/responses", "/v1/embeddings")
 WORDS = ["The", " answer", " is", " forty", "-two", "."]
 seen: list[dict[str, Any]] = []
 mended = asyncio.Event()
@@ -50,7 +53,11 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     note = {"body": body, "authorization": headers.get("authorization"), "left": False}
     seen.append(note)
     watch = asyncio.create_task(reader.read(1))
-    work = asyncio.create_task(behave(str(body["model"]), body, writer))
+    if path in SURFACES:
+        note["path"], note["headers"] = path, headers
+        work = asyncio.create_task(speak(path, body, writer))
+    else:
+        work = asyncio.create_task(behave(str(body["model"]), body, writer))
     await asyncio.wait({watch, work}, return_when=asyncio.FIRST_COMPLETED)
     if work.done():
         watch.cancel()
@@ -162,6 +169,26 @@ async def flood(writer: asyncio.StreamWriter, kind: str) -> bool:
     while True:
         writer.write(b"x" * 1_000_000)
         await writer.drain()
+
+
+async def speak(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    """Answer in another format than chat completions."""
+    model = str(body["model"])
+    status, answer = outside_surfaces.whole(path, model)
+    if not body.get("stream") or status != 200:
+        return await reply(writer, status, answer)
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    for piece in outside_surfaces.pieces(path, model):
+        raw = outside_surfaces.wire(piece, model)
+        # In two chunks each, so that an event does not come in one.
+        for part in (raw[: len(raw) // 2], raw[len(raw) // 2 :]):
+            writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
 
 
 async def event(writer: asyncio.StreamWriter, data: str) -> None:

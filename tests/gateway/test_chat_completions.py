@@ -171,3 +171,35 @@ def test_streams_are_written_as_they_come(serve, world):
         running = served.http.get("/metrics").text
         assert "wye_requests_in_flight 1.0" in running
         assert sum(1 for line in lines if line.startswith("data: ")) == 8
+
+
+def test_tools_pictures_structured_output_and_log_probabilities_pass_untouched(serve, world):
+    served = serve(targets=[world.target("all", model="ok@all", tags=["tools", "vision"])])
+    picture = {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64,AA", "detail": "low"},
+    }
+    schema = {"name": "out", "strict": True, "schema": {"type": "object", "properties": {}}}
+    body = {
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 3,
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "a cat"},
+        ],
+    }
+    answer = served.openai.chat.completions.create(model="wye", **body)
+    assert answer.choices[0].message.content == ANSWER
+    assert world.seen("ok@all")[-1]["body"] == {"model": "ok@all", **body}
