@@ -4,11 +4,13 @@ The model's name says how it behaves, so that one process serves every kind of t
 
     ok, slow-stream, no-usage, no-done   answer, in pieces where asked
     hang, hang-midway, hang-in-body      never answer; stop in the middle of a stream, of a body
-    flood                                send without an end
+    flood, long-stream                   send without an end; 20 MB in many pieces
     reset, reset-midway                  break the connection
     cut-midway                           end a stream in order, before it is finished
     500, 429, 401, 400, context          refuse
     garbage, garbage-stream, no-choices  answer with something else
+    stumble-500, -reset, -hang           fail the first time for their full name, then answer
+    stumble-seconds, stumble-date        refuse the first time with 429 and Retry-After
     flaky                                fail while `POST /mend` was not called
 
 `GET /seen` tells what came: every request's body and whether its client left early.
@@ -21,6 +23,8 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
+from email.utils import formatdate
 from typing import Any
 
 import outside_surfaces
@@ -50,7 +54,8 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         mended.set()
         return await reply(writer, 200, {})
     body = json.loads(raw)
-    note = {"body": body, "authorization": headers.get("authorization"), "left": False}
+    came = {"authorization": headers.get("authorization"), "time": time.monotonic()}
+    note = {"body": body, "left": False, **came}
     seen.append(note)
     watch = asyncio.create_task(reader.read(1))
     if path in SURFACES:
@@ -74,8 +79,13 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
     kind = model.split("@")[0]
     if kind == "flaky":
         kind = "ok" if mended.is_set() else "500"
+    if kind.startswith("stumble-"):
+        kind = "ok" if stumbled(model) else kind.removeprefix("stumble-")
     if kind == "hang":
         await asyncio.sleep(3600)
+    if kind in ("seconds", "date"):
+        wait = "1" if kind == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return await reply(writer, 429, {"error": {}}, f"retry-after: {wait}\r\n")
     if kind == "flood":
         return await flood(writer, "text/event-stream" if body.get("stream") else "text/plain")
     if kind == "hang-in-body":
@@ -120,6 +130,11 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
     return await reply(writer, 200, answer)
 
 
+def stumbled(model: str) -> bool:
+    """Whether a request for this model came before."""
+    return sum(note["body"]["model"] == model for note in seen) > 1
+
+
 def usage() -> dict[str, int]:
     return {"prompt_tokens": 11, "completion_tokens": 6, "total_tokens": 17}
 
@@ -139,6 +154,8 @@ async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) 
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     await event(writer, json.dumps(piece(body, delta={"role": "assistant", "content": ""})))
+    for _ in range(200 if kind == "long-stream" else 0):
+        await event(writer, json.dumps(piece(body, delta={"content": "x" * 100_000})))
     for number, word in enumerate(WORDS):
         if number == 3 and kind == "hang-midway":
             await asyncio.sleep(3600)

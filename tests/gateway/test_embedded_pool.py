@@ -106,7 +106,7 @@ def test_what_the_model_cannot_do_is_said_and_not_ignored(served, fields, said):
 
 
 def test_a_model_whose_process_died_is_started_again(served, eventually):
-    shared = served.gateway.upstreams["direct"]._model
+    shared = served.gateway.lanes["direct"].deployments[0].upstream._model
     pid = shared._model.pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not shared._model.running)

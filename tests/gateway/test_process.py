@@ -149,6 +149,94 @@ def test_a_stopped_gateway_finishes_its_answers_and_writes_everything(tmp_path, 
     assert rows == ["ok"]
 
 
+STREAM = {**QUESTION, "stream": True}
+
+
+def test_a_stopping_gateway_takes_nothing_new_and_says_so_while_its_streams_end(
+    tmp_path, world, eventually
+):
+    config = write_config(tmp_path, world)
+    config.write_text(config.read_text().replace('"ok"', '"slow-stream@drain"'))
+    with (
+        running(config) as (process, url),
+        httpx.Client(base_url=url, verify=False, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", json=STREAM) as response,
+        httpx.Client(base_url=url, verify=False) as other,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: other.get("/healthz").status_code == 503)
+        assert other.get("/healthz").json()["status"] == "draining"
+        refused = ask(other)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "draining"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert process.wait(20) == -signal.SIGTERM
+        assert process.stderr.read() == ""
+
+
+def test_what_outlasts_the_drain_is_cut_with_an_error_that_its_client_sees(tmp_path, world):
+    config = write_config(tmp_path, world)
+    text = config.read_text().replace('"ok"', '"hang-midway@drain"')
+    hanging = f'[[targets]]\nname = "hang@drain"\nbase_url = "{world.base_url}"\n'
+    config.write_text(f"{text}\n{hanging}\n[server]\ndrain_seconds = 0.5\n")
+    whole: list[httpx.Response] = []
+    with (
+        running(config) as (process, url),
+        httpx.Client(base_url=url, verify=False, timeout=30) as client,
+        httpx.Client(base_url=url, verify=False, timeout=30) as other,
+    ):
+        body = {**QUESTION, "model": "hang@drain"}
+        waiting = threading.Thread(
+            target=lambda: whole.append(other.post("/v1/chat/completions", json=body))
+        )
+        with client.stream(
+            "POST", "/v1/chat/completions", json={**STREAM, "model": "hang-midway@drain"}
+        ) as response:
+            lines = response.iter_lines()
+            said = [next(line for line in lines if line) for _ in range(4)]
+            waiting.start()
+            while not world.seen("hang@drain"):
+                continue
+            process.send_signal(signal.SIGTERM)
+            *_, last = [line for line in lines if line]
+        waiting.join(20)
+        assert process.wait(20) == -signal.SIGTERM
+        assert process.stderr.read() == ""
+    assert "forty" not in "".join(said)
+    assert "the gateway is stopping" in last
+    assert '"error"' in last
+    assert whole[0].status_code == 503
+    assert whole[0].json()["error"]["code"] == "draining"
+    assert all(world.seen(name)[0]["left"] for name in ("hang@drain", "hang-midway@drain"))
+    store = Store(tmp_path / "log.db")
+    with store.engine.connect() as connection:
+        rows = connection.execute(sa.text("select status, error from outcomes")).all()
+    store.close()
+    assert {row.status for row in rows} == {"error"}
+    assert all("the gateway is stopping" in row.error for row in rows)
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"])
+def test_headers_that_trickle_in_do_not_hold_a_connection(tmp_path, world, before):
+    config = write_config(tmp_path, world)
+    config.write_text(config.read_text() + "\n[server]\nheader_seconds = 0.5\n")
+    with running(config) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            if before:
+                connection.sendall(before)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127")
+            while connection.recv(65536):
+                continue
+        with httpx.Client(base_url=url, verify=False) as client:
+            assert ask(client).status_code == 200
+
+
 def test_a_full_disk_does_not_stop_the_serving_and_the_loss_is_told(tmp_path, world, eventually):
     config = write_config(tmp_path, world)
     with (

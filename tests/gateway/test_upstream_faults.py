@@ -20,6 +20,7 @@ FAULTS = {
     "hang": "timeout",
     "context": "context",
 }
+RETRIED = {"500", "reset"}
 IMPATIENT = {"connect": 0.5, "first_byte": 0.4, "total": 0.8}
 LIMITS = {"connect": 30, "first_byte": 30, "total": 30, "between": 30}
 
@@ -48,8 +49,10 @@ def test_the_next_best_target_answers_at_once(serve, world, fault, stream):
     decision = served.decision(answer)
     assert decision["target"] == "broken"
     assert decision["outcome"]["target"] == "sound"
-    [attempt] = decision["outcome"]["attempts"]
-    assert (attempt["target"], attempt["fault"]) == ("broken", FAULTS[fault])
+    attempts = decision["outcome"]["attempts"]
+    assert len(attempts) == (2 if fault in RETRIED else 1)
+    for attempt in attempts:
+        assert (attempt["target"], attempt["fault"]) == ("broken", FAULTS[fault])
     assert any("Asked in vain: broken" in line for line in decision["explanation"])
 
 
@@ -240,6 +243,45 @@ def test_health_is_503_when_every_circuit_is_open(serve, world):
     again = served.ask()
     assert again.status_code == 503
     assert int(again.headers["retry-after"]) > 50
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "model", ["stumble-500", "stumble-reset", "stumble-seconds", "stumble-date"]
+)
+def test_a_target_that_stumbles_once_is_asked_again(serve, world, model, stream):
+    name = f"{model}@{stream}"
+    targets = two(world, name)
+    targets[0]["timeouts"] = LIMITS
+    served = serve(targets=targets, retries={"base": 0.05, "cap": 3})
+    answer = served.ask(stream=stream)
+    assert answer.headers["x-wye-target"] == "broken"
+    outcome = served.decision(answer)["outcome"]
+    assert outcome["status"] == "ok"
+    assert len(outcome["attempts"]) == 1
+    first, second = (note["time"] for note in world.seen(name))
+    # A date is cut to whole seconds, so up to one of the two asked for is gone already.
+    least = {"stumble-seconds": 1.0, "stumble-date": 1.0}.get(model, 0.0)
+    assert second - first >= least
+    assert served.gateway.lanes["broken"].deployments[0].in_flight == 0
+
+
+def test_no_retry_when_it_is_turned_off(serve, world):
+    served = serve(targets=two(world, "500@once"), retries={"attempts": 0})
+    served.ask()
+    assert len(world.seen("500@once")) == 1
+
+
+def test_retries_of_a_target_that_is_down_are_bounded_by_their_budget(serve, world):
+    served = serve(
+        targets=[world.target("500@budget")],
+        retries={"attempts": 3, "base": 0.001, "share": 0.25, "reserve": 2},
+        breaker={"failures": 1000},
+    )
+    for _ in range(12):
+        assert served.ask().status_code == 503
+    # The reserve at the start, then one for every fourth request.
+    assert len(world.seen("500@budget")) == 12 + 2 + 2
 
 
 def test_a_target_that_asks_to_be_left_alone_is(serve, world):

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from wye.gateway import chat, dashboard_routes, decision_routes
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
+from wye.gateway.door import Door
 from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
 from wye.gateway.guard import Guard
@@ -82,7 +83,10 @@ def create_app(
             Route("/", dashboard_file, methods=["GET"]),
             Route("/{name}", dashboard_file, methods=["GET"]),
         ],
-        middleware=[Middleware(Guard, server=config.server, ring=gateway.ring)],
+        middleware=[
+            Middleware(Guard, server=config.server, ring=gateway.ring),
+            Middleware(Door, places=gateway.places, server=config.server, metrics=gateway.metrics),
+        ],
         exception_handlers={
             ApiError: partial(_api_error, gateway),
             HTTPException: _http_error,
@@ -97,15 +101,20 @@ def create_app(
 async def health(request: Request) -> Response:
     """Whether requests can be served: 200 while any target can be asked, else 503.
 
+    While the gateway stops it says 503 and "draining".
     A store that cannot be written is told, and does not make the gateway unhealthy: it serves on.
     """
     gateway: Gateway = request.app.state.gateway
     store = gateway.store.health()
     states = {name: breaker.state.value for name, breaker in gateway.breakers.items()}
     able = any(breaker.available for breaker in gateway.breakers.values())
+    status = ("ok" if store.ok else "degraded") if able else "unavailable"
+    if gateway.places.draining:
+        able, status = False, "draining"
     return JSONResponse(
         {
-            "status": ("ok" if store.ok else "degraded") if able else "unavailable",
+            "status": status,
+            "requests": {"running": gateway.places.running, "waiting": gateway.places.waiting},
             "targets": states,
             "store": {
                 "ok": store.ok,

@@ -11,8 +11,8 @@ import json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wye.gateway.dispatch import Exchange
 from wye.gateway.errors import ApiError, bad_request
+from wye.gateway.exchange import Exchange
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import key_of
 from wye.gateway.money.keys import Key

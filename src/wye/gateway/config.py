@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wye.errors import WyeError
+from wye.gateway.balancing import Balance, DeploymentTable
 from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
 from wye.gateway.money.usage import Usage
+from wye.gateway.retries import RetryTable
 from wye.gateway.toml_lines import key_lines, line_of
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,6 +57,13 @@ class Server(_Table):
     access_key_env: str | None = None
     open_to_network: bool = False
     keys: bool = False
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    queue: Annotated[int, Field(ge=0)] = 0
+    queue_seconds: Positive = 5.0
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
+    header_seconds: Positive = 30.0
+    body_seconds: Positive = 60.0
+    send_seconds: Positive = 60.0
 
     @property
     def loopback(self) -> bool:
@@ -158,6 +167,10 @@ class Target(_Table):
     description: str = ""
     stream_usage: bool = True
     timeouts: Timeouts = Timeouts()
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    deployments: tuple[DeploymentTable, ...] = ()
+    balance: Balance = "weighted"
+    hedge_after: Positive | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -179,6 +192,13 @@ class Target(_Table):
                 {"kind": self.kind, "spoken": ", ".join(spoken)},
             )
         if self.kind not in ("openai", "anthropic"):
+            return self
+        if self.deployments and self.base_url:
+            raise PydanticCustomError(
+                "base_url",
+                "base_url stands beside deployments; give each deployment its own and leave it out",
+            )
+        if self.deployments:
             return self
         if not self.address:
             raise PydanticCustomError(
@@ -205,6 +225,22 @@ class Target(_Table):
             return self.base_url
         url = (self.base_url or _ANTHROPIC).rstrip("/")
         return url if url.endswith("/v1") else f"{url}/v1"
+
+    @property
+    def served_by(self) -> tuple[Target, ...]:
+        """The target once for each of its servers; itself where it has no deployments."""
+        return tuple(
+            self.model_copy(
+                update={
+                    "name": f"{self.name} #{number}",
+                    "base_url": deployment.base_url,
+                    "model": deployment.model or self.upstream_model,
+                    "api_key_env": deployment.api_key_env or self.api_key_env,
+                    "deployments": (),
+                }
+            )
+            for number, deployment in enumerate(self.deployments, start=1)
+        ) or (self,)
 
     @property
     def upstream_model(self) -> str:
@@ -265,6 +301,7 @@ class Config(_Table):
     store: StoreTable = StoreTable()
     router: Router = Router()
     breaker: BreakerTable = BreakerTable()
+    retries: RetryTable = RetryTable()
     money: MoneyTable = MoneyTable()
 
     @model_validator(mode="after")
@@ -442,8 +479,10 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "store": StoreTable,
     "router": Router,
     "breaker": BreakerTable,
+    "retries": RetryTable,
     "money": MoneyTable,
     "timeouts": Timeouts,
+    "deployments": DeploymentTable,
 }
 
 

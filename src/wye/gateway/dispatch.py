@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from wye.gateway.breaker import Breaker
-from wye.gateway.eligibility import resting, unfit, unspoken
+from wye.gateway.eligibility import unfit, unspoken
 from wye.gateway.errors import ApiError
+from wye.gateway.exchange import AnswerStream, Exchange
+from wye.gateway.lane import ClosedError, Deployment, Lane
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Grant
 from wye.gateway.money.usage import Usage
@@ -24,49 +25,11 @@ from wye.gateway.openai_api import ChatRequest
 from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
-from wye.gateway.surfaces import Reading, surface_of
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, close
 
 T = TypeVar("T")
+_Opened = tuple[dict[str, Any], AsyncIterator[dict[str, Any]]]
 _NEVER = {Fault.CONTEXT, Fault.UNSUPPORTED}
-
-
-@dataclass
-class Exchange:
-    """One request on its way: its decision, who is asked, and what is known of the answer.
-
-    `finish` writes the outcome, once, however the exchange ends.
-    """
-
-    chat: ChatRequest
-    routed: Routed
-    started: float
-    dispatcher: Dispatcher
-    grant: Grant = field(default_factory=Grant)
-    target: str | None = None
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    reading: Reading = field(default_factory=Reading)
-    first_byte: float | None = None
-    answered: bool = False
-    reserved: bool = False
-    finished: bool = False
-
-    @property
-    def decision_id(self) -> str:
-        """The id under which the decision can be looked up."""
-        return self.routed.record.id
-
-    def take(self, answer: Mapping[str, Any]) -> None:
-        """Read usage, length and finish of an answer or a piece of one."""
-        if self.first_byte is None:
-            self.first_byte = time.monotonic()
-        surface_of(self.chat.body).take(answer, self.reading)
-
-    def finish(self, status: Status, *, http_status: int = 200, error: str | None = None) -> None:
-        """Write the outcome; later calls do nothing."""
-        if not self.finished:
-            self.finished = True
-            self.dispatcher.record(self, status, http_status, error)
 
 
 class Dispatcher:
@@ -74,23 +37,23 @@ class Dispatcher:
 
     Args:
         service: decides.
-        upstreams, breakers: by target.
+        lanes: by target.
         store, metrics: where outcomes go.
     """
 
     def __init__(
         self,
         service: RouterService,
-        upstreams: Mapping[str, Upstream],
-        breakers: Mapping[str, Breaker],
+        lanes: Mapping[str, Lane],
         store: Store,
         metrics: Metrics,
     ) -> None:
         self._service = service
-        self._upstreams = upstreams
-        self._breakers = breakers
+        self._lanes = lanes
         self._store = store
         self._metrics = metrics
+        self._live: set[Exchange] = set()
+        self._cut_reason: str | None = None
 
     async def begin(
         self,
@@ -117,7 +80,7 @@ class Dispatcher:
                 return self._service.direct(chat, expected, target, left_out.get(target) or mute)
             excluded = {
                 **left_out,
-                **resting(self._breakers),
+                **self._closed(),
                 **unfit(chat, self._service.targets),
             }
             return self._service.decide(chat, expected, str(policy), excluded)
@@ -129,7 +92,7 @@ class Dispatcher:
         self._store.add(routed.record)
         self._metrics.decision.observe(routed.record.router_seconds)
         self._metrics.in_flight.inc()
-        return Exchange(
+        exchange = Exchange(
             chat,
             routed,
             started,
@@ -138,6 +101,9 @@ class Dispatcher:
             target=routed.target,
             reserved=routed.policy is not None,
         )
+        exchange.cut_reason = self._cut_reason
+        self._live.add(exchange)
+        return exchange
 
     async def complete(self, exchange: Exchange) -> dict[str, Any]:
         """The whole answer of the first target that gives one.
@@ -150,7 +116,9 @@ class Dispatcher:
             return await upstream.complete(exchange.chat.body)
 
         try:
-            answer = await self._first_answer(exchange, ask)
+            answer = await exchange.unless_cut(partial(self._first_answer, exchange, ask, _forget))
+        except UpstreamError as error:
+            raise self._stopped(exchange, error) from None
         except asyncio.CancelledError:
             exchange.finish("cancelled", http_status=499, error="the client left")
             raise
@@ -167,10 +135,10 @@ class Dispatcher:
             ApiError: no target sent anything, or the request itself is wrong.
         """
 
-        async def ask(upstream: Upstream) -> AnswerStream:
+        async def ask(upstream: Upstream) -> _Opened:
             pieces = upstream.stream(exchange.chat.body)
             try:
-                return AnswerStream(exchange, await anext(pieces), pieces)
+                return await anext(pieces), pieces
             except StopAsyncIteration:
                 raise UpstreamError(
                     f"{exchange.target} ended its stream without an answer", fault=Fault.CUT
@@ -180,26 +148,42 @@ class Dispatcher:
                 raise
 
         try:
-            return await self._first_answer(exchange, ask)
+            opened = await exchange.unless_cut(
+                partial(self._first_answer, exchange, ask, _close_opened)
+            )
+            return AnswerStream(exchange, *opened)
+        except UpstreamError as error:
+            raise self._stopped(exchange, error) from None
         except asyncio.CancelledError:
             exchange.finish("cancelled", http_status=499, error="the client left")
             raise
 
+    def cut(self, reason: str) -> None:
+        """End every request that is being answered, or will be; their clients see the reason."""
+        self._cut_reason = reason
+        for exchange in tuple(self._live):
+            exchange.cut(reason)
+
     def broke_off(self, exchange: Exchange, error: UpstreamError) -> None:
         """A stream failed after its first piece."""
-        _tell(self._breakers[str(exchange.target)], error)
-        exchange.attempts.append(_attempt(exchange, error, exchange.started))
+        if exchange.call is not None:
+            deployment = exchange.call.deployment
+            deployment.tell(error)
+            self._note(exchange, deployment, error, exchange.started)
         exchange.finish("error", error=str(error))
 
     def record(
         self, exchange: Exchange, status: Status, http_status: int, error: str | None
     ) -> None:
         """Write the outcome, settle the budget, count."""
+        self._live.discard(exchange)
         usage, estimated = self._usage(exchange)
         target, cost, baseline = exchange.target, None, None
         if target is not None and usage is not None:
             cost = self._service.by_name[target].price(usage)
             baseline = self._service.baseline_cost(exchange.routed, target, cost, usage)
+        if exchange.hedge_cost:
+            cost = (cost or 0.0) + exchange.hedge_cost
         if exchange.reserved:
             self._service.settle(exchange.routed, cost or 0.0)
         exchange.grant.settle(usage, cost, estimated=estimated)
@@ -240,29 +224,31 @@ class Dispatcher:
         written = math.ceil(exchange.reading.characters / 4)
         return Usage(exchange.chat.input_tokens_estimate, written), True
 
-    async def _first_answer(self, exchange: Exchange, ask: Callable[[Upstream], Awaitable[T]]) -> T:
+    async def _first_answer(
+        self,
+        exchange: Exchange,
+        ask: Callable[[Upstream], Awaitable[T]],
+        let_go: Callable[[T], Awaitable[None]],
+    ) -> T:
         excluded = dict(exchange.routed.record.excluded)
         while exchange.target is not None:
-            breaker = self._breakers[exchange.target]
-            if not breaker.enter():
-                excluded |= resting({exchange.target: breaker})
+            lane = self._lanes[exchange.target]
+            try:
+                answer, exchange.call = await lane.ask(
+                    ask,
+                    partial(self._note, exchange),
+                    # What was set aside for the request pays for one call.
+                    let_go=None if exchange.grant.bounded else let_go,
+                )
+            except UpstreamError as error:
+                if not error.elsewhere:
+                    raise self._refused(exchange, error) from error
+                excluded[exchange.target] = str(error)
+            except ClosedError as error:
+                excluded[exchange.target] = str(error)
             else:
-                began = time.monotonic()
-                try:
-                    answer = await ask(self._upstreams[exchange.target])
-                except UpstreamError as error:
-                    _tell(breaker, error)
-                    exchange.attempts.append(_attempt(exchange, error, began))
-                    if not error.elsewhere:
-                        raise self._refused(exchange, error) from error
-                    excluded[exchange.target] = str(error)
-                except BaseException:
-                    breaker.abandoned()
-                    raise
-                else:
-                    breaker.succeeded()
-                    exchange.answered = True
-                    return answer
+                exchange.answered = True
+                return answer
             if exchange.reserved:
                 self._service.settle(exchange.routed, 0.0)
             exchange.reserved = False
@@ -273,6 +259,32 @@ class Dispatcher:
             )
             exchange.reserved = exchange.target is not None
         raise self._none_left(exchange, excluded)
+
+    def _note(
+        self, exchange: Exchange, deployment: Deployment, error: UpstreamError, began: float
+    ) -> None:
+        """Remember that a deployment of the exchange's target failed, or was not waited for."""
+        target = str(exchange.target)
+        attempt: dict[str, Any] = {
+            "target": target,
+            "error": str(error),
+            "fault": error.fault.value,
+            "seconds": time.monotonic() - began,
+        }
+        if deployment.name != target:
+            attempt["deployment"] = deployment.name
+        if error.fault is Fault.HEDGED:
+            # Most upstreams bill at least the input of a call that was cancelled.
+            read = Usage(exchange.chat.input_tokens_estimate, 0)
+            cost = self._service.by_name[target].price(read)
+            exchange.hedge_cost += cost or 0.0
+            attempt |= {"cost_usd": cost, "cost_estimated": True}
+        exchange.attempts.append(attempt)
+
+    def _closed(self) -> dict[str, str]:
+        """Targets that take no request at this moment, each with the reason."""
+        reasons = ((name, lane.closed) for name, lane in self._lanes.items())
+        return {name: reason for name, reason in reasons if reason is not None}
 
     def _refused(self, exchange: Exchange, error: UpstreamError) -> ApiError:
         """The target says that the request is wrong: pass its words on."""
@@ -287,10 +299,16 @@ class Dispatcher:
             param=_text(body.get("param")),
         )
 
+    def _stopped(self, exchange: Exchange, error: UpstreamError) -> ApiError:
+        """The gateway stops before anything was answered."""
+        exchange.finish("error", http_status=503, error=str(error))
+        headers = {"retry-after": "1", "connection": "close"}
+        return ApiError(503, str(error), type="server_error", code="draining", headers=headers)
+
     def _none_left(self, exchange: Exchange, excluded: Mapping[str, str]) -> ApiError:
         """No target gave an answer: say of each why."""
         reasons = [f"{name}: {reason}" for name, reason in excluded.items()]
-        if len(excluded) < len(self._upstreams) and exchange.routed.record.policy_name != DIRECT:
+        if len(excluded) < len(self._lanes) and exchange.routed.record.policy_name != DIRECT:
             reasons.insert(0, exchange.routed.record.reasons[0])
         why = "; ".join(reasons)
         out_of_money = exchange.grant.refusal(
@@ -298,10 +316,18 @@ class Dispatcher:
         )
         if out_of_money is not None:
             error = out_of_money
+        elif self._full(exchange, excluded):
+            error = ApiError(
+                429,
+                f"every target that can take this request is full: {why}",
+                type="rate_limit_error",
+                code="overloaded",
+                headers={"retry-after": "1"},
+            )
         elif self._hopeless(exchange, excluded):
             error = ApiError(400, f"no target can take this request: {why}", code="no_target_fits")
         else:
-            waits = [self._breakers[name].retry_after for name in excluded]
+            waits = [self._lanes[name].circuit.retry_after for name in excluded]
             error = ApiError(
                 503,
                 f"no target is left to answer: {why}",
@@ -312,6 +338,12 @@ class Dispatcher:
         exchange.finish("error", http_status=error.status, error=error.message)
         return error
 
+    def _full(self, exchange: Exchange, excluded: Mapping[str, str]) -> bool:
+        """Whether nothing but requests in flight stands in the way."""
+        never = {*unfit(exchange.chat, self._service.targets), *exchange.grant.denied}
+        able = set(excluded) - never
+        return bool(able) and all(self._lanes[name].busy == excluded[name] for name in able)
+
     def _hopeless(self, exchange: Exchange, excluded: Mapping[str, str]) -> bool:
         """Whether the request can be served by no target at any time, so that it is at fault."""
         never = {*unfit(exchange.chat, self._service.targets), *exchange.grant.denied}
@@ -319,54 +351,12 @@ class Dispatcher:
         return bool(excluded) and never.issuperset(excluded)
 
 
-class AnswerStream:
-    """The pieces of one answer, from the first one on; closing it ends the upstream's work."""
-
-    def __init__(
-        self, exchange: Exchange, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]
-    ) -> None:
-        self.exchange = exchange
-        self._first = first
-        self._rest = rest
-        exchange.take(first)
-
-    async def pieces(self) -> AsyncGenerator[dict[str, Any]]:
-        """Every piece, the first included.
-
-        Raises:
-            UpstreamError: the upstream broke off.
-        """
-        try:
-            yield self._first
-            async for piece in self._rest:
-                self.exchange.take(piece)
-                yield piece
-        except UpstreamError as error:
-            self.exchange.dispatcher.broke_off(self.exchange, error)
-            raise
-        self.exchange.finish("ok")
-
-    async def aclose(self) -> None:
-        """Let go of the upstream; an answer that was not read to its end counts as cancelled."""
-        await close(self._rest)
-        self.exchange.finish("cancelled", http_status=499, error="the client left")
+async def _forget(_answer: dict[str, Any]) -> None:
+    """A whole answer that came too late holds nothing."""
 
 
-def _tell(breaker: Breaker, error: UpstreamError) -> None:
-    """What an error says of the target's health: one that refuses a request is alive."""
-    if error.counts:
-        breaker.failed(error.retry_after)
-    else:
-        breaker.succeeded()
-
-
-def _attempt(exchange: Exchange, error: UpstreamError, began: float) -> dict[str, Any]:
-    return {
-        "target": exchange.target,
-        "error": str(error),
-        "fault": error.fault.value,
-        "seconds": time.monotonic() - began,
-    }
+async def _close_opened(opened: _Opened) -> None:
+    await close(opened[1])
 
 
 def _text(value: Any) -> str | None:

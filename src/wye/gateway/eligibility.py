@@ -1,15 +1,13 @@
 """Which targets may take a request, and why the others may not.
 
 Routes nothing; narrows what is routed among. Read: the request's surface, its size and the
-capabilities it asks for; the surfaces a target speaks, its declared context and tags, the state of
-its circuit.
+capabilities it asks for; the surfaces a target speaks, its declared context and tags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from wye.gateway.breaker import Breaker
 from wye.gateway.config import Target
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.surfaces import surface_of
@@ -44,16 +42,3 @@ def unspoken(chat: ChatRequest, target: Target) -> str | None:
         f"it does not speak {surface.name}, the format of {surface.path}; it speaks "
         f"{', '.join(target.surfaces)} (`speaks` in wye.toml)"
     )
-
-
-def resting(breakers: Mapping[str, Breaker]) -> dict[str, str]:
-    """Targets left alone after failures, each with the reason."""
-    return {
-        name: (
-            f"failed lately; left alone for another {breaker.retry_after:.0f} s"
-            if breaker.retry_after > 0
-            else "failed lately; one request is trying it"
-        )
-        for name, breaker in breakers.items()
-        if not breaker.available
-    }

@@ -20,6 +20,7 @@ import httpx
 
 from wye.gateway import sse
 from wye.gateway.config import Target
+from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
 from wye.gateway.surfaces.messages import VERSION_HEADER
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
@@ -131,7 +132,8 @@ class Endpoint(Upstream):
     async def _read(self, response: httpx.Response, deadline: float) -> bytes:
         """The whole body, which must neither fall silent nor grow without end."""
         loop = asyncio.get_running_loop()
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         between = self._target.timeouts.between
         chunks = response.aiter_bytes()
         while True:
@@ -191,10 +193,10 @@ class Endpoint(Upstream):
                 return self._error(message, Fault.CONTEXT, status=status)
             passed = {**(body or {}), "message": said} if body else None
             return self._error(message, Fault.REQUEST, status=status, body=passed)
+        wait = retry_after(response.headers)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            wait = _seconds(response.headers.get("retry-after"))
             return self._error(message, Fault.RATE_LIMIT, status=status, retry_after=wait)
-        return self._error(message, Fault.STATUS, status=status)
+        return self._error(message, Fault.STATUS, status=status, retry_after=wait)
 
     def _answer(self, raw: bytes, surface: Surface) -> dict[str, Any]:
         answer = self._object(raw)
@@ -305,8 +307,3 @@ def _scrub(message: str, api_key_env: str | None) -> str:
     """The message without our key, which some upstreams repeat in full."""
     key = os.environ.get(api_key_env) if api_key_env else None
     return message.replace(key, "[key]") if key else message
-
-
-def _seconds(value: str | None) -> float | None:
-    """`Retry-After` in seconds; its date form is rare among these APIs and ignored."""
-    return float(value) if value and value.strip().isdigit() else None

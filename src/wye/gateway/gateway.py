@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from wye.gateway.breaker import Breaker
-from wye.gateway.config import Config
+from wye.gateway.config import Config, Target
 from wye.gateway.dispatch import Dispatcher
+from wye.gateway.lane import Circuit, Deployment, Lane
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Admission
 from wye.gateway.money.group_commit import GroupCommit
@@ -20,11 +22,12 @@ from wye.gateway.money.key_ring import KeyRing
 from wye.gateway.money.keys import KeyBook
 from wye.gateway.money.ledger import Ledger
 from wye.gateway.money.limits import Limiter
+from wye.gateway.places import Places
 from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
 from wye.gateway.schema import prompt_engine, write_targets
 from wye.gateway.store import Store
-from wye.gateway.upstream import Upstream, UpstreamError, build_upstreams
+from wye.gateway.upstream import UpstreamError, build_upstreams
 from wye.query.base import QueryRouter
 
 logger = logging.getLogger("wye.gateway")
@@ -41,8 +44,8 @@ class Gateway:
 
     config: Config
     service: RouterService
-    upstreams: Mapping[str, Upstream]
-    breakers: Mapping[str, Breaker]
+    lanes: Mapping[str, Lane]
+    places: Places
     store: Store
     metrics: Metrics
     dispatcher: Dispatcher
@@ -54,22 +57,32 @@ class Gateway:
     playground: tuple[Mapping[str, Any], ...]
 
     @property
+    def breakers(self) -> Mapping[str, Circuit]:
+        """The circuit of each target."""
+        return {name: lane.circuit for name, lane in self.lanes.items()}
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        """Every deployment of every target."""
+        return [deployment for lane in self.lanes.values() for deployment in lane.deployments]
+
+    @property
     def body_limit(self) -> int:
         """Most bytes of a request's body."""
         return int(self.config.server.max_body_mb * 1024 * 1024)
 
     async def start(self) -> None:
         """Start every upstream; one that cannot is left to its circuit breaker."""
-        for name, upstream in self.upstreams.items():
+        for deployment in self.deployments:
             try:
-                await upstream.start()
+                await deployment.upstream.start()
             except UpstreamError as error:
-                logger.error("%s does not start: %s", name, error)
-                self.breakers[name].failed()
+                logger.error("%s does not start: %s", deployment.name, error)
+                deployment.breaker.failed()
 
     async def close(self) -> None:
         """Stop the upstreams, then write what the store still holds."""
-        await asyncio.gather(*(u.close() for u in self.upstreams.values()))
+        await asyncio.gather(*(d.upstream.close() for d in self.deployments))
         await asyncio.to_thread(self._close_books)
 
     def _close_books(self) -> None:
@@ -91,11 +104,7 @@ def build(
         ConfigError: a kind of upstream or policy is unknown, or its parameters are wrong.
         StoreError: the store cannot be opened.
     """
-    upstreams = build_upstreams(config.targets)
-    breakers = {
-        t.name: Breaker(failures=config.breaker.failures, cooldown=config.breaker.cooldown)
-        for t in config.targets
-    }
+    lanes = _lanes(config)
     store = Store(
         config.store.file(),
         batch_seconds=config.store.batch_seconds,
@@ -120,11 +129,13 @@ def build(
     return Gateway(
         config=config,
         service=service,
-        upstreams=upstreams,
-        breakers=breakers,
+        lanes=lanes,
+        places=Places(
+            config.server.max_in_flight, config.server.queue, config.server.queue_seconds
+        ),
         store=store,
         metrics=metrics,
-        dispatcher=Dispatcher(service, upstreams, breakers, store, metrics),
+        dispatcher=Dispatcher(service, lanes, store, metrics),
         ring=ring,
         admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),
         ledger=ledger,
@@ -132,6 +143,33 @@ def build(
         frontier=frontier,
         playground=playground,
     )
+
+
+def _lanes(config: Config) -> dict[str, Lane]:
+    upstreams = build_upstreams([one for target in config.targets for one in target.served_by])
+    generator = random.Random()
+
+    def lane(target: Target) -> Lane:
+        weights = [deployment.weight for deployment in target.deployments] or [1.0]
+        deployments = [
+            Deployment(
+                one.name,
+                upstreams[one.name],
+                Breaker(failures=config.breaker.failures, cooldown=config.breaker.cooldown),
+                weight,
+            )
+            for one, weight in zip(target.served_by, weights, strict=True)
+        ]
+        return Lane(
+            deployments,
+            balance=target.balance,
+            retries=config.retries,
+            max_in_flight=target.max_in_flight,
+            hedge_after=target.hedge_after,
+            generator=generator,
+        )
+
+    return {target.name: lane(target) for target in config.targets}
 
 
 def _recover(ledger: Ledger, store: Store) -> None:

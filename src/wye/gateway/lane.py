@@ -5,6 +5,10 @@
 A deployment that fails hands over to the next without waiting; where all have failed, the retry
 policy (`wye.gateway.retries`) says whether the target is asked again. The target rests only while
 all its deployments do.
+
+A hedge, off by default, asks a second time when the first call is slow, and cancels the slower one.
+
+Source: J. Dean and L. A. Barroso, "The tail at scale" (CACM 56(2), 2013), hedged requests.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Protocol, TypeVar
 from wye.gateway.balancing import Balance, Balancer, PeakEwma
 from wye.gateway.breaker import Breaker, State
 from wye.gateway.retries import RetryBudget, RetryTable, wait_before
-from wye.gateway.upstream import Upstream, UpstreamError
+from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
 T = TypeVar("T")
 Note = Callable[["Deployment", UpstreamError, float], None]
@@ -107,29 +111,35 @@ class Call:
             self.deployment.in_flight -= 1
 
 
+def _slower(deployment: Deployment) -> UpstreamError:
+    return UpstreamError(
+        f"{deployment.name} was cancelled, since another call for the request answered first",
+        fault=Fault.HEDGED,
+    )
+
+
 class Lane:
     """Everything between the dispatcher and one target.
 
     Args:
-        name: the target's.
         deployments: at least one.
         balance: among them.
         retries: see `RetryTable`.
         max_in_flight: most requests at once over all deployments; None for no limit.
+        hedge_after: seconds without an answer after which a second call is made; None for never.
         generator: of jitter and of balancing.
     """
 
     def __init__(
         self,
-        name: str,
         deployments: Sequence[Deployment],
         *,
         balance: Balance,
         retries: RetryTable,
         max_in_flight: int | None,
+        hedge_after: float | None = None,
         generator: random.Random,
     ) -> None:
-        self.name = name
         self.deployments = tuple(deployments)
         breakers = [deployment.breaker for deployment in deployments]
         self.circuit: Circuit = breakers[0] if len(breakers) == 1 else SharedCircuit(breakers)
@@ -137,6 +147,7 @@ class Lane:
         self._retries = retries
         self._budget = RetryBudget(retries.share, retries.reserve)
         self._max_in_flight = max_in_flight
+        self._hedge_after = hedge_after
         self._generator = generator
 
     @property
@@ -157,12 +168,19 @@ class Lane:
             return None
         return f"busy: it takes {self._max_in_flight} requests at once (max_in_flight)"
 
-    async def ask(self, work: Callable[[Upstream], Awaitable[T]], note: Note) -> tuple[T, Call]:
+    async def ask(
+        self,
+        work: Callable[[Upstream], Awaitable[T]],
+        note: Note,
+        *,
+        let_go: Callable[[T], Awaitable[None]] | None = None,
+    ) -> tuple[T, Call]:
         """What `work` gets of the first deployment that answers, and the place held there.
 
         Args:
             work: asks one upstream.
             note: told of every deployment that failed, with its error and when it began.
+            let_go: gives back an answer that came too late; without it nothing is hedged.
 
         Raises:
             UpstreamError: none answered; the last one's error.
@@ -176,7 +194,9 @@ class Lane:
             if call is None:
                 raise last or ClosedError(self.closed or "failed lately")
             try:
-                return await self._once(call, work, note), call
+                if let_go is None or self._hedge_after is None:
+                    return await self._once(call, work, note), call
+                return await self._hedged(call, work, note, let_go, self._hedge_after, tried)
             except UpstreamError as error:
                 last = error
             if not (last.elsewhere and last.counts):
@@ -201,6 +221,52 @@ class Lane:
         chosen = left[self._balancer.pick(left)]
         chosen.breaker.enter()
         return Call(chosen)
+
+    async def _hedged(
+        self,
+        call: Call,
+        work: Callable[[Upstream], Awaitable[T]],
+        note: Note,
+        let_go: Callable[[T], Awaitable[None]],
+        after: float,
+        tried: set[Deployment],
+    ) -> tuple[T, Call]:
+        """The first answer of one call, or of two where the first is slow."""
+        calls = {asyncio.create_task(self._once(call, work, note)): call}
+        began = dict.fromkeys(calls, time.monotonic())
+        won: asyncio.Task[T] | None = None
+        try:
+            done, _ = await asyncio.wait(calls, timeout=after)
+            # A hedge takes of the budget as a retry does: both multiply the load.
+            second = self._enter({call.deployment}) or self._enter(set()) if not done else None
+            if second is not None and self._budget.take():
+                task = asyncio.create_task(self._once(second, work, note))
+                calls[task], began[task] = second, time.monotonic()
+                tried.add(second.deployment)
+            elif second is not None:
+                second.release()
+                second.deployment.breaker.abandoned()
+            pending: set[asyncio.Task[T]] = set(calls)
+            while won is None and pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                won = next((task for task in done if task.exception() is None), None)
+            if won is not None:
+                return won.result(), calls[won]
+            raise next(error for task in calls if (error := task.exception()))
+        finally:
+            for task in calls:
+                task.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            for task, lost in calls.items():
+                if task is won:
+                    continue
+                if not task.cancelled() and task.exception() is None:
+                    await let_go(task.result())
+                    lost.release()
+                elif not task.cancelled():
+                    continue
+                if won is not None:
+                    note(lost.deployment, _slower(lost.deployment), began[task])
 
     async def _once(self, call: Call, work: Callable[[Upstream], Awaitable[T]], note: Note) -> T:
         deployment, began = call.deployment, time.monotonic()

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from wye.gateway.breaker import Breaker, State
+from wye.gateway.breaker import State
+from wye.gateway.lane import Circuit
 from wye.gateway.records import OutcomeRecord
 from wye.gateway.store import StoreHealth
+from wye.gateway.upstream import Fault
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -75,6 +77,8 @@ class Metrics:
         target = outcome.target or "none"
         self.requests.labels(policy, target, outcome.status).inc()
         for attempt in outcome.attempts:
+            if attempt["fault"] == Fault.HEDGED:
+                continue
             self.failures.labels(attempt["target"], attempt["fault"]).inc()
         if outcome.cost_usd is not None:
             self.cost.labels(target).inc(outcome.cost_usd)
@@ -86,7 +90,7 @@ class Metrics:
         if outcome.first_byte_s is not None:
             self.first_byte.labels(target).observe(outcome.first_byte_s)
 
-    def render(self, breakers: Mapping[str, Breaker], store: StoreHealth) -> bytes:
+    def render(self, breakers: Mapping[str, Circuit], store: StoreHealth) -> bytes:
         """Everything in Prometheus' text format."""
         level = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
         for name, breaker in breakers.items():

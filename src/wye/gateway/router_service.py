@@ -34,6 +34,10 @@ from wye.query.policies.choosing import targets_of
 from wye.query.policy import Choice, Policy, PolicyError, chances
 
 DIRECT = "direct"
+# What says how a target is reached, not why it is chosen.
+_NOT_OF_THE_CHOICE = {
+    "api_key_env", "timeouts", "max_in_flight", "deployments", "balance", "hedge_after",
+}  # fmt: skip
 _TRIAL = "What is the capital of Peru?"
 logger = logging.getLogger("wye.gateway")
 
@@ -396,7 +400,7 @@ def _finite(value: float) -> float | None:
 def _digest(config: Config, router: QueryRouter | None) -> str:
     """Twelve hex digits over everything that a choice depends on but the request."""
     parts: Sequence[Any] = (
-        [t.model_dump(mode="json", exclude={"api_key_env", "timeouts"}) for t in config.targets],
+        [t.model_dump(mode="json", exclude=_NOT_OF_THE_CHOICE) for t in config.targets],
         [asdict(t.prices) if t.prices is not None else None for t in config.targets],
         {name: p.model_dump(mode="json") for name, p in config.policies.items()},
         router.get_params() if router is not None else None,

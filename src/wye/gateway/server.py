@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +20,18 @@ from wye.errors import WyeError
 from wye.gateway.app import create_app
 from wye.gateway.config import Config, read_config, with_address
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
+from wye.gateway.gateway import Gateway
+from wye.gateway.header_clock import with_header_clock
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from wye.data import RoutingData
 
-_GRACE_SECONDS = 10
+# After the streams were drained or cut, for connections that their clients keep open.
+_GRACE_SECONDS = 5
+_HEADER_BYTES = 64 * 1024
+_TICK_SECONDS = 0.05
 
 
 class ServeError(WyeError):
@@ -125,17 +132,21 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> None:
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            server_header=False,
-        ),
-        ready,
+    gateway: Gateway = app.state.gateway
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        server_header=False,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
     )
+    config.load()
+    config.http_protocol_class = with_header_clock(
+        config.http_protocol_class, gateway.config.server.header_seconds
+    )
+    server = _Server(config, gateway, ready)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
@@ -145,10 +156,11 @@ def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> 
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it listens."""
+    """A uvicorn server that says when it listens, and drains before it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._gateway = gateway
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> Any:
@@ -156,6 +168,23 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop; then refuse what is new and let what runs come to its end.
+
+        The port stays open meanwhile, so that a load balancer reads 503 from `/healthz` instead of
+        losing requests. What still runs after `drain_seconds`, or at a second interrupt, is cut.
+        """
+        await super().main_loop()
+        places, seconds = self._gateway.places, self._gateway.config.server.drain_seconds
+        places.drain()
+        deadline = time.monotonic() + seconds
+        while places.running and time.monotonic() < deadline and not self.force_exit:
+            await asyncio.sleep(_TICK_SECONDS)
+        if places.running:
+            self._gateway.dispatcher.cut(
+                f"the gateway is stopping and waited no longer than {seconds:g} s (drain_seconds)"
+            )
 
 
 def _welcome(config: Config, listener: socket.socket, say: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from wye.gateway import sse
-from wye.gateway.dispatch import AnswerStream
+from wye.gateway.exchange import AnswerStream
 from wye.gateway.surfaces import surface_of
 from wye.gateway.upstream import UpstreamError
 

@@ -34,6 +34,11 @@ class Fault(StrEnum):
     CONTEXT = "context"
     REQUEST = "request"
     UNSUPPORTED = "unsupported"
+    STOPPED = "stopped"
+    HEDGED = "hedged"
+
+
+_ALIVE = {Fault.REQUEST, Fault.CONTEXT, Fault.UNSUPPORTED, Fault.STOPPED, Fault.HEDGED}
 
 
 class UpstreamError(Exception):
@@ -43,7 +48,8 @@ class UpstreamError(Exception):
         message: what happened, without keys or prompts; shown to clients and in the log.
         fault: its kind. `REQUEST` means that the request itself is wrong: no other target is asked.
             `CONTEXT` and `UNSUPPORTED` mean that this target cannot take it, another might; they do
-            not count against the target.
+            not count against the target. `STOPPED` means that the gateway itself stops,
+            `HEDGED` that another call for the same request answered first.
         status: HTTP status the upstream gave, if any.
         body: the upstream's own error object, passed on when the request is at fault.
         retry_after: seconds for which the upstream asked to be left alone.
@@ -67,12 +73,12 @@ class UpstreamError(Exception):
     @property
     def elsewhere(self) -> bool:
         """Whether another target may do better."""
-        return self.fault is not Fault.REQUEST
+        return self.fault not in {Fault.REQUEST, Fault.STOPPED}
 
     @property
     def counts(self) -> bool:
         """Whether it speaks against the target's health."""
-        return self.fault not in {Fault.REQUEST, Fault.CONTEXT, Fault.UNSUPPORTED}
+        return self.fault not in _ALIVE
 
 
 class Upstream(ABC):

@@ -57,6 +57,11 @@ class Grant:
         """Say what the request used and cost, once."""
 
     @property
+    def bounded(self) -> bool:
+        """Whether money for one call, and no more, is set aside."""
+        return self.key is not None and self.key.reserves
+
+    @property
     def denied(self) -> Mapping[str, str]:
         """Targets that are not for this request at any time, with the reason."""
         return {}
