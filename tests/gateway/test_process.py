@@ -177,6 +177,19 @@ def test_a_stopping_gateway_takes_nothing_new_and_says_so_while_its_streams_end(
         assert process.stderr.read() == ""
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_defect(tmp_path, world):
+    with running(write_config(tmp_path, world)) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: 500"
+            connection.sendall(f"{head}\r\n\r\n{{".encode())
+        with httpx.Client(base_url=url, verify=False) as client:
+            assert ask(client).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_what_outlasts_the_drain_is_cut_with_an_error_that_its_client_sees(tmp_path, world):
     config = write_config(tmp_path, world)
     text = config.read_text().replace('"ok"', '"hang-midway@drain"')

@@ -8,7 +8,9 @@ take each piece of its answer within `send_seconds`, so that neither holds a pla
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +21,10 @@ from wye.gateway.places import Places
 from wye.gateway.surfaces import surface_at
 
 _NO_PLACE_NEEDED = {"/v1/feedback"}
+
+
+class NotTakenError(OSError):
+    """A client that reads nothing, which is as good as gone."""
 
 
 class Door:
@@ -43,7 +49,7 @@ class Door:
             return
         timed = (scope, self._in_time(receive), self._taken(send))
         if scope["method"] != "POST" or not _asks(scope["path"]):
-            await self._app(*timed)
+            await self._serve(*timed)
             return
         try:
             entered = await self._places.enter()
@@ -53,9 +59,14 @@ class Door:
             await JSONResponse(body, error.status, headers=error.headers)(scope, receive, send)
             return
         try:
-            await self._app(*timed)
+            await self._serve(*timed)
         finally:
             self._places.leave(entered)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Nobody is there to be answered, and nothing went wrong here.
+        with contextlib.suppress(ClientDisconnect, NotTakenError):
+            await self._app(scope, receive, send)
 
     def _in_time(self, receive: Receive) -> Receive:
         seconds = self._server.body_seconds
@@ -87,9 +98,11 @@ class Door:
         seconds = self._server.send_seconds
 
         async def send_in_time(message: Message) -> None:
-            # The TimeoutError is an OSError, which is what a client that is gone looks like.
-            async with asyncio.timeout(seconds):
-                await send(message)
+            try:
+                async with asyncio.timeout(seconds):
+                    await send(message)
+            except TimeoutError:
+                raise NotTakenError(f"the client took nothing for {seconds:g} s") from None
 
         return send_in_time
 
