@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from wye.gateway import sse
 from wye.gateway.config import ConfigError, SurfaceName, parse_config
 from wye.gateway.errors import ApiError
+from wye.gateway.money.bounds import bounds_of
 from wye.gateway.openai_api import parse_json
 from wye.gateway.surfaces import EMBEDDINGS, MESSAGES, RESPONSES, SURFACES, Reading
 
@@ -146,6 +147,14 @@ def test_errors_have_the_shape_of_the_surface(served, claude):
     with pytest.raises(anthropic.BadRequestError, match="top_j: Extra inputs are not permitted"):
         claude.messages.create(model="refuse", max_tokens=9, messages=ASK)
     assert served.http.get("/v1/messages").json()["type"] == "error"
+
+
+def test_a_header_that_cannot_be_passed_on_is_a_400(served):
+    body = {"model": "claude", "max_tokens": 9, "messages": ASK}
+    headers = {"anthropic-beta": "caf\u00e9".encode("latin-1")}
+    answer = served.http.post("/v1/messages", json=body, headers=headers)
+    assert answer.status_code == 400
+    assert "anthropic-beta" in answer.json()["error"]["message"]
 
 
 def test_a_prompt_too_long_for_a_target_says_nothing_against_its_health(served):
@@ -329,6 +338,30 @@ def test_of_responses_the_last_ask_is_read_and_results_of_tools_are_not():
     assert found.needs == {"vision"}
     assert found.max_output == 40
     assert 500 < found.characters < 700
+
+
+@pytest.mark.parametrize(
+    ("surface", "brought"),
+    [
+        (MESSAGES, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+        (MESSAGES, {"mcp_servers": [{"type": "url", "url": "https://mcp.test"}]}),
+        (RESPONSES, {"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}),
+        (RESPONSES, {"previous_response_id": "resp_1"}),
+    ],
+)
+def test_input_that_a_provider_brings_in_is_bounded_by_the_context_alone(surface, brought):
+    own = {"tools": [{"name": "f", "type": "custom", "description": "own"}]}
+    body = {"model": "wye", "max_tokens": 5, "messages": ASK, "input": "hi"}
+    for added, measured in (({}, True), (own, True), (brought, False)):
+        found = read(surface, {**body, **added})
+        assert bounds_of(found.body, found.max_output).measured is measured
+
+
+def test_embeddings_reserve_no_output():
+    found = read(EMBEDDINGS, {"model": "m", "input": [[1, 2, 3], [4]]})
+    bounds = bounds_of(found.body, found.max_output)
+    assert bounds.output == 0
+    assert bounds.input >= 4
 
 
 def test_of_embeddings_tokens_count_as_tokens():

@@ -60,6 +60,9 @@ class Messages(Surface):
         if limit is None:
             raise wrong("max_tokens", None, "the most tokens the answer may have")
         passed = {name: headers[name] for name in self.passed_headers if name in headers}
+        for name, value in passed.items():
+            if not value.isascii():
+                raise wrong(name, value, "a header of ASCII characters")
         written = [body.get("system"), [m.get("content") for m in messages], body.get("tools")]
         return ChatRequest(
             body=Body(body, surface=self.name, headers=passed),
