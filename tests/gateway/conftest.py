@@ -69,9 +69,7 @@ class Served:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         settings = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._server.serve(sockets=[self._socket]))
-        )
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
         deadline = time.monotonic() + 30
         while not self._server.started:
@@ -79,6 +77,14 @@ class Served:
             assert time.monotonic() < deadline, "the gateway did not start in time"
             time.sleep(0.005)
         self.http = httpx.Client(base_url=self.url, timeout=30, verify=False)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve(sockets=[self._socket])
+
+    def tasks(self) -> set[str]:
+        """What runs in the gateway at this moment, by the name of its coroutine."""
+        return {str(task.get_coro()) for task in asyncio.all_tasks(self._loop)}
 
     @cached_property
     def openai(self) -> openai.OpenAI:

@@ -9,6 +9,7 @@ import pytest
 
 from wye.gateway.breaker import State
 from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.money.keys import KeyBook, Limits
 
 
 def spread(world, *models, **values):
@@ -116,6 +117,23 @@ def test_nothing_is_hedged_unless_asked_for(serve, world):
     served = serve(targets=[world.target("slow-stream@plain")])
     assert served.ask(stream=True).status_code == 200
     assert len(world.seen("slow-stream@plain")) == 1
+
+
+def test_a_request_whose_money_pays_for_one_call_is_not_hedged(serve, world):
+    name = "stumble-hang@budget"
+    target = world.target(name, hedge_after=0.1, timeouts={"total": 0.8})
+    served = serve(targets=[target], server={"keys": True})
+    _, secret = KeyBook(served.gateway.store.engine).add("one", Limits(budget_day=1.0))
+    body = {
+        "model": name, "max_tokens": 6,
+        "messages": [{"role": "user", "content": "hi"}],
+    }  # fmt: skip
+    answer = served.http.post(
+        "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}
+    )
+    assert answer.status_code == 503
+    assert "gave no answer within 0.8 s" in answer.json()["error"]["message"]
+    assert len(world.seen(name)) == 1
 
 
 def test_two_calls_that_both_fail_are_both_told(serve, world, eventually):

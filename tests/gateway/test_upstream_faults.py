@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
+import httpx
 import openai
 import pytest
 
@@ -288,6 +289,33 @@ def test_a_target_that_asks_to_be_left_alone_is(serve, world):
     served = serve(targets=two(world, "429"))
     served.ask()
     assert 6 < served.gateway.breakers["broken"].retry_after <= 7
+
+
+def test_nothing_is_left_behind_by_any_fault(serve, world, eventually):
+    broken = [*FAULTS, "hang-midway", "reset-midway", "cut-midway", "stumble-hang", "hang-in-body"]
+    served = serve(
+        targets=[
+            world.target(name, model=f"{name}@leak", timeouts=IMPATIENT, hedge_after=0.2)
+            for name in broken
+        ],
+        breaker={"failures": 1000},
+        retries={"base": 0.01, "attempts": 2},
+    )
+    served.ask("500")
+    served.http.close()
+    served.http = httpx.Client(base_url=served.url, timeout=30, verify=False)
+    eventually(lambda: not any("run_asgi" in task for task in served.tasks()))
+    before = served.tasks()
+    for name in broken:
+        for stream in (False, True):
+            assert served.ask(name, stream=stream).status_code in (200, 400, 503)
+    eventually(lambda: served.tasks() == before)
+    for deployment in served.gateway.deployments:
+        assert deployment.in_flight == 0
+        pool = deployment.upstream._client._transport._pool
+        assert all(connection.is_idle() for connection in pool.connections), deployment.name
+    assert served.gateway.places.running == 0
+    assert not served.gateway.dispatcher._live
 
 
 def test_the_key_goes_to_the_upstream_and_nowhere_else(serve, world, monkeypatch):
