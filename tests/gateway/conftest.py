@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,3 +157,43 @@ def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
 @pytest.fixture(name="eventually")
 def _eventually() -> Callable[..., None]:
     return eventually
+
+
+_SERVE = """
+import sys
+from rich.console import Console
+from wye.gateway.server import serve
+serve(sys.argv[1], port=0, console=Console())
+"""
+
+
+@contextmanager
+def _running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A gateway's process and its address."""
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    try:
+        for line in process.stdout:
+            if found := re.match(r"dashboard +(http://\S+)/", line):
+                yield process, found[1]
+                return
+        raise AssertionError(f"the gateway did not start: {process.stderr.read()}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(name="running")
+def _gateway_process() -> Callable[..., Any]:
+    """Of a configuration's path: a gateway's process and its address, while the context lasts."""
+    return _running

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import resource
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,41 +14,9 @@ from wye.gateway.money.books import Books
 from wye.gateway.money.keys import KeyBook, Limits
 from wye.gateway.schema import connect
 
-RUN = """
-import sys
-from rich.console import Console
-from wye.gateway.server import serve
-serve(sys.argv[1], port=0, console=Console())
-"""
 # What `outside_world` reports at the prices below, in nanodollars.
 COST = 11 * 1000 + 6 * 2000
 BODY = {"model": "wye", "max_tokens": 6, "messages": [{"role": "user", "content": "6 x 7?"}]}
-
-
-@contextmanager
-def running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A gateway's process and its address."""
-
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limit,
-    )
-    try:
-        for line in process.stdout:
-            if found := re.match(r"dashboard +(http://\S+)/", line):
-                yield process, found[1]
-                return
-        raise AssertionError(f"the gateway did not start: {process.stderr.read()}")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 class Shop:
@@ -109,7 +71,7 @@ def ask(client: httpx.Client, text: str = "6 x 7?") -> int:
     return client.post("/v1/chat/completions", json=body).status_code
 
 
-def test_two_gateways_on_one_store_share_a_budget(shop, world):
+def test_two_gateways_on_one_store_share_a_budget(running, shop, world):
     mine = shop("ok@two", budget_day=0.002)
 
     async def spend(urls: list[str]) -> list[int]:
@@ -137,7 +99,7 @@ def test_two_gateways_on_one_store_share_a_budget(shop, world):
 
 
 def test_a_gateway_killed_with_requests_in_flight_loses_no_spend_and_opens_no_budget(
-    shop, world, eventually
+    running, shop, world, eventually
 ):
     model = "slow-stream@killed"
     mine = shop(model, budget_total=0.004)
@@ -178,7 +140,7 @@ def _stream_until_it_dies(mine: Shop, url: str) -> None:
             return
 
 
-def test_on_a_full_disk_keys_with_budgets_are_refused_and_others_go_on(shop, eventually):
+def test_on_a_full_disk_keys_with_budgets_are_refused_and_others_go_on(running, shop, eventually):
     mine = shop("ok", budget_day=1.0)
     _, free = mine.book.add("free", Limits(requests_per_minute=1000))
     with (

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +16,6 @@ import sqlalchemy as sa
 from wye.gateway.config import Config
 from wye.gateway.server import ServeError, serve
 from wye.gateway.store import Store
-
-RUN = """
-import sys
-from rich.console import Console
-from wye.gateway.server import serve
-serve(sys.argv[1], port=0, console=Console())
-"""
 
 
 def write_config(folder: Path, world, batch_seconds: float = 0.2) -> Path:
@@ -50,32 +38,6 @@ base_url = "{world.base_url}"
     return path
 
 
-@contextmanager
-def running(config: Path, file_limit: int | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A gateway's process and its address."""
-
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limit,
-    )
-    try:
-        for line in process.stdout:
-            if found := re.match(r"dashboard +(http://\S+)/", line):
-                yield process, found[1]
-                return
-        raise AssertionError(f"the gateway did not start: {process.stderr.read()}")
-    finally:
-        process.kill()
-        process.communicate()
-
-
 QUESTION = {"model": "wye", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -84,7 +46,9 @@ def ask(client: httpx.Client, text: str = "hi", **fields) -> httpx.Response:
     return client.post("/v1/chat/completions", json=body)
 
 
-def test_a_killed_gateway_loses_at_most_its_last_batch_and_opens_again(tmp_path, world, eventually):
+def test_a_killed_gateway_loses_at_most_its_last_batch_and_opens_again(
+    running, tmp_path, world, eventually
+):
     config = write_config(tmp_path, world)
     settled: set[str] = set()
     for _ in range(3):
@@ -121,7 +85,7 @@ def _until_it_dies(url: str) -> None:
                 return
 
 
-def test_a_stopped_gateway_finishes_its_answers_and_writes_everything(tmp_path, world):
+def test_a_stopped_gateway_finishes_its_answers_and_writes_everything(running, tmp_path, world):
     config = write_config(tmp_path, world, batch_seconds=60.0)
     config.write_text(config.read_text().replace('"ok"', '"slow-stream"'))
     with running(config) as (process, url):
@@ -153,7 +117,7 @@ STREAM = {**QUESTION, "stream": True}
 
 
 def test_a_stopping_gateway_takes_nothing_new_and_says_so_while_its_streams_end(
-    tmp_path, world, eventually
+    running, tmp_path, world, eventually
 ):
     config = write_config(tmp_path, world)
     config.write_text(config.read_text().replace('"ok"', '"slow-stream@drain"'))
@@ -177,7 +141,7 @@ def test_a_stopping_gateway_takes_nothing_new_and_says_so_while_its_streams_end(
         assert process.stderr.read() == ""
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_defect(tmp_path, world):
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_defect(running, tmp_path, world):
     with running(write_config(tmp_path, world)) as (process, url):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -190,7 +154,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_defect(tmp_path, w
         assert "Traceback" not in process.stderr.read()
 
 
-def test_what_outlasts_the_drain_is_cut_with_an_error_that_its_client_sees(tmp_path, world):
+def test_what_outlasts_the_drain_is_cut_with_an_error_that_its_client_sees(
+    running, tmp_path, world
+):
     config = write_config(tmp_path, world)
     text = config.read_text().replace('"ok"', '"hang-midway@drain"')
     hanging = f'[[targets]]\nname = "hang@drain"\nbase_url = "{world.base_url}"\n'
@@ -234,7 +200,7 @@ def test_what_outlasts_the_drain_is_cut_with_an_error_that_its_client_sees(tmp_p
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"])
-def test_headers_that_trickle_in_do_not_hold_a_connection(tmp_path, world, before):
+def test_headers_that_trickle_in_do_not_hold_a_connection(running, tmp_path, world, before):
     config = write_config(tmp_path, world)
     config.write_text(config.read_text() + "\n[server]\nheader_seconds = 0.5\n")
     with running(config) as (_, url):
@@ -250,7 +216,9 @@ def test_headers_that_trickle_in_do_not_hold_a_connection(tmp_path, world, befor
             assert ask(client).status_code == 200
 
 
-def test_a_full_disk_does_not_stop_the_serving_and_the_loss_is_told(tmp_path, world, eventually):
+def test_a_full_disk_does_not_stop_the_serving_and_the_loss_is_told(
+    running, tmp_path, world, eventually
+):
     config = write_config(tmp_path, world)
     with (
         running(config, file_limit=200_000) as (_, url),

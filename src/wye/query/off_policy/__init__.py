@@ -10,9 +10,8 @@ made with known probabilities:
 - `evaluate`: all of these, with the effective sample size and the share of traffic that the log can
   speak for; refuses where it cannot.
 
-No maintained package serves: Open Bandit Pipeline, which has the estimators, has had no release
-since 2023 and gives bootstrap or Hoeffding intervals without the probabilities of the choices that
-were not made, which are what makes the intervals here hold (see `intervals`).
+Written here and not taken from a package, since the intervals rest on the stored probabilities of
+the choices that were not made (see `intervals`).
 """
 
 from wye.query.off_policy.direct import cross_fitted_direct
