@@ -28,6 +28,7 @@ from wye.gateway.gateway import Gateway, build
 from wye.gateway.guard import Guard
 from wye.gateway.metrics import CONTENT_TYPE
 from wye.gateway.surfaces import SURFACES, surface_at
+from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
 
 ROUTES = (
@@ -44,6 +45,8 @@ ROUTES = (
     Route("/api/frontier", dashboard_routes.frontier, methods=["GET"]),
     Route("/api/playground", dashboard_routes.playground, methods=["GET"]),
     Route("/api/series", dashboard_routes.series, methods=["GET"]),
+    Route("/api/alarms", alarm_routes.alarms, methods=["GET"]),
+    Route("/api/alarms/{id}/ack", alarm_routes.acknowledge, methods=["POST"]),
 )
 
 

@@ -111,4 +111,29 @@ class FeedbackRecord:
     comment: str | None = None
 
 
-Record = DecisionRecord | OutcomeRecord | FeedbackRecord
+@dataclass(frozen=True)
+class AlarmRecord:
+    """Something that the watch found (`wye.gateway.watch`).
+
+    Attributes:
+        kind: what was watched: "traffic", "calibration", "guard", "model", "answers", "canary".
+        subject: the target or version it is about; None where it is about everything.
+        message: a sentence: what was found, and what to do.
+        since: when it seems to have begun, seconds since 1970; None where that is not known.
+        figures: what the test saw.
+        acknowledged, acknowledged_by, note: when somebody took notice, who, and what they said.
+    """
+
+    id: str
+    time: float
+    kind: str
+    subject: str | None
+    message: str
+    since: float | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    acknowledged: float | None = None
+    acknowledged_by: str | None = None
+    note: str | None = None
+
+
+Record = DecisionRecord | OutcomeRecord | FeedbackRecord | AlarmRecord

@@ -12,7 +12,13 @@ import sqlalchemy as sa
 from wye.errors import WyeError
 from wye.gateway.config import Target
 from wye.gateway.migrations import migrate
-from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, Record
+from wye.gateway.records import (
+    AlarmRecord,
+    DecisionRecord,
+    FeedbackRecord,
+    OutcomeRecord,
+    Record,
+)
 
 VERSION = 2
 
@@ -83,6 +89,32 @@ targets = sa.Table(
     sa.Column("price_in_per_mtok", sa.Float),
     sa.Column("price_out_per_mtok", sa.Float),
     sa.Column("context", sa.Integer),
+)
+
+# What `wye.gateway.watch` found, and who has seen it.
+alarms = sa.Table(
+    "alarms",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("subject", sa.Text),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("since", sa.Float),
+    sa.Column("figures", sa.JSON, nullable=False),
+    sa.Column("acknowledged", sa.Float),
+    sa.Column("acknowledged_by", sa.Text),
+    sa.Column("note", sa.Text),
+)
+
+# Under which name and fingerprint each target has answered; empty where it gave none.
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("target", sa.String(200), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("fingerprint", sa.String(200), primary_key=True),
+    sa.Column("first_seen", sa.Float, nullable=False),
 )
 
 # Money is whole nanodollars (1e-9 USD) in these tables, so that sums are exact in every database.
@@ -167,6 +199,7 @@ _TABLES: dict[type, sa.Table] = {
     DecisionRecord: decisions,
     OutcomeRecord: outcomes,
     FeedbackRecord: feedback,
+    AlarmRecord: alarms,
 }
 
 
