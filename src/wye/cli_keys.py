@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wye.gateway.config import Config
-    from wye.gateway.money.books import Balance
     from wye.gateway.money.keys import Key, KeyBook
 
 _NONE = "none"
@@ -122,14 +121,16 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         """List every key with its limits, revoked ones too."""
         from rich.table import Table
 
+        from wye.gateway.money.key_view import as_dict, state_of
+
         with _book(_settings(config, store), store) as book:
             found = book.list()
         if as_json:
-            print(json.dumps([_as_dict(key) for key in found], ensure_ascii=False))  # noqa: T201
+            print(json.dumps([as_dict(key) for key in found], ensure_ascii=False))  # noqa: T201
             return
         table = Table("name", "key", "state", "limits", box=None)
         for key in found:
-            cells = (key.name, f"{key.prefix}...", _state(key), _in_words(key))
+            cells = (key.name, f"{key.prefix}...", state_of(key), _in_words(key))
             table.add_row(*(_plain(cell) for cell in cells))
         screen.print(table)
 
@@ -138,19 +139,21 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         name: Name, config: ConfigFile = None, store: StoreFile = None, as_json: AsJson = False
     ) -> None:
         """Show a key's limits, and what it has spent and holds reserved."""
+        from wye.gateway.money.key_view import as_dict, spent_of, state_of
+
         with _book(_settings(config, store), store) as book:
             key = book.get(name)
             balance = book.balance(key)
         if as_json:
-            told = {**_as_dict(key), "spent": _spent(balance)}
+            told = {**as_dict(key), "spent": spent_of(balance)}
             print(json.dumps(told, ensure_ascii=False))  # noqa: T201
             return
         lines = [
-            f"{key.name}  {key.prefix}...  {_state(key)}",
+            f"{key.name}  {key.prefix}...  {state_of(key)}",
             f"limits: {_in_words(key)}",
             *(
                 f"{window}: ${sums['spent_usd']:.6f} spent, ${sums['reserved_usd']:.6f} reserved"
-                for window, sums in _spent(balance).items()
+                for window, sums in spent_of(balance).items()
             ),
         ]
         screen.print("\n".join(lines), markup=False, highlight=False)
@@ -190,15 +193,10 @@ def _book(settings: Config | None, store: Path | None) -> Iterator[KeyBook]:
 
 def _check_names(limits: dict[str, Any], settings: Config | None) -> None:
     """Targets and policy must be configured, where the configuration is known."""
-    if settings is None:
-        return
-    for kind, given, known in (
-        ("target", limits.get("targets") or (), [t.name for t in settings.targets]),
-        ("policy", [limits["policy"]] if limits.get("policy") else (), list(settings.policies)),
-    ):
-        for name in given:
-            if name not in known:
-                raise WyeError(f"there is no {kind} {name!r}; configured are {', '.join(known)}")
+    from wye.gateway.money.key_view import check_names
+
+    if settings is not None:
+        check_names(limits, [t.name for t in settings.targets], settings.policies)
 
 
 def _limits(given: dict[str, Any]) -> dict[str, Any]:
@@ -245,13 +243,6 @@ def _moment(text: str) -> float:
     return moment.timestamp()
 
 
-def _state(key: Key) -> str:
-    now = datetime.datetime.now(datetime.UTC).timestamp()
-    if key.revoked is not None:
-        return "revoked"
-    return "expired" if key.refusal(now) else "good"
-
-
 def _in_words(key: Key) -> str:
     limits = key.limits
     words = [
@@ -277,24 +268,6 @@ def _in_words(key: Key) -> str:
         until = datetime.datetime.fromtimestamp(limits.expires, datetime.UTC)
         words.append(f"until {until:%Y-%m-%d %H:%M} UTC")
     return "; ".join(words) or "none"
-
-
-def _as_dict(key: Key) -> dict[str, Any]:
-    known = {"name": key.name, "id": key.id, "prefix": key.prefix, "state": _state(key)}
-    return {**known, "created": key.created, "revoked": key.revoked, "limits": vars(key.limits)}
-
-
-def _spent(balance: Balance) -> dict[str, dict[str, float]]:
-    from wye.gateway.money.nano import dollars
-
-    return {
-        name: {"spent_usd": dollars(spent), "reserved_usd": dollars(reserved)}
-        for name, spent, reserved in (
-            (balance.day, balance.day_spent, balance.day_reserved),
-            (balance.month, balance.month_spent, balance.month_reserved),
-            ("total", balance.total_spent, balance.total_reserved),
-        )
-    }
 
 
 def _plain(text: str) -> str:

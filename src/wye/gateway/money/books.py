@@ -287,6 +287,14 @@ class Books:
     def balance(self, connection: sa.Connection, key_id: str) -> Balance:
         """What a key has spent and holds reserved."""
         row = connection.execute(sa.select(accounts).where(_A.key_id == key_id)).mappings().one()
+        return self._balance(row)
+
+    def balances(self, connection: sa.Connection) -> dict[str, Balance]:
+        """What every key has spent and holds reserved, by its id."""
+        rows = connection.execute(sa.select(accounts)).mappings()
+        return {row["key_id"]: self._balance(row) for row in rows}
+
+    def _balance(self, row: sa.RowMapping) -> Balance:
         today, this_month = windows(self._clock())
         values = {name: row[name] for name in row if "_spent" in name or "_reserved" in name}
         for window, is_past in (("day", row["day"] < today), ("month", row["month"] < this_month)):

@@ -217,6 +217,23 @@ class KeyBook:
         with self._engine.connect() as connection:
             return Books("", self._clock).balance(connection, key.id)
 
+    def balances(self) -> dict[str, Balance]:
+        """`balance` of every key, by its id."""
+        with self._engine.connect() as connection:
+            return Books("", self._clock).balances(connection)
+
+    def named(self, key_id: str) -> Key:
+        """The key of an id.
+
+        Raises:
+            KeysError: there is none.
+        """
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(keys).where(keys.c.id == key_id)).mappings().first()
+        if row is None:
+            raise KeysError(f"there is no key with the id {key_id[:80]!r}")
+        return _key(row)
+
     def any(self) -> bool:
         """Whether there is any key, good or not."""
         with self._engine.connect() as connection:
