@@ -16,6 +16,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER",
         "ALTER TABLE outcomes ADD COLUMN reasoning_tokens INTEGER",
     ),
+    2: ("ALTER TABLE feedback ADD COLUMN source VARCHAR(16)",),
 }
 
 

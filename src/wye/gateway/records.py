@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wye.gateway.learning.records import LearningRecord
 from wye.query.decisions import first_id, format_id
 
 Status = Literal["ok", "error", "cancelled"]
@@ -103,12 +104,16 @@ class OutcomeRecord:
 
 @dataclass(frozen=True)
 class FeedbackRecord:
-    """How good an answer was, as somebody or some program judged it; the latest one counts."""
+    """How good an answer was, as somebody or some program judged it; the latest one counts.
+
+    `source` is who judged: "person", "judge" (a model) or "outcome" (a check of the answer).
+    """
 
     decision_id: str
     time: float
     quality: float
     comment: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,4 +141,4 @@ class AlarmRecord:
     note: str | None = None
 
 
-Record = DecisionRecord | OutcomeRecord | FeedbackRecord | AlarmRecord
+Record = DecisionRecord | OutcomeRecord | FeedbackRecord | AlarmRecord | LearningRecord

@@ -11,6 +11,14 @@ import sqlalchemy as sa
 
 from wye.errors import WyeError
 from wye.gateway.config import Target
+from wye.gateway.learning import tables as learning
+from wye.gateway.learning.records import (
+    AssignmentRecord,
+    ContextRecord,
+    OverheadRecord,
+    ShadowRecord,
+)
+from wye.gateway.metadata import metadata
 from wye.gateway.migrations import migrate
 from wye.gateway.records import (
     AlarmRecord,
@@ -20,9 +28,7 @@ from wye.gateway.records import (
     Record,
 )
 
-VERSION = 2
-
-metadata = sa.MetaData()
+VERSION = 3
 
 decisions = sa.Table(
     "decisions",
@@ -79,6 +85,8 @@ feedback = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
     sa.Column("quality", sa.Float, nullable=False),
     sa.Column("comment", sa.Text),
+    # Who judged: person, judge or outcome; null in rows of format 2, which came from anybody.
+    sa.Column("source", sa.String(16)),
 )
 
 targets = sa.Table(
@@ -199,6 +207,10 @@ _TABLES: dict[type, sa.Table] = {
     DecisionRecord: decisions,
     OutcomeRecord: outcomes,
     FeedbackRecord: feedback,
+    ContextRecord: learning.contexts,
+    ShadowRecord: learning.shadow_decisions,
+    AssignmentRecord: learning.assignments,
+    OverheadRecord: learning.overheads,
     AlarmRecord: alarms,
 }
 
