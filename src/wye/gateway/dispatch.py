@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, close
+from wye.gateway.witness import Glance, Witness
 
 T = TypeVar("T")
 _Opened = tuple[dict[str, Any], AsyncIterator[dict[str, Any]]]
@@ -39,6 +40,7 @@ class Dispatcher:
         service: decides.
         lanes: by target.
         store, metrics: where outcomes go.
+        witnesses: told of decisions and outcomes too.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Dispatcher:
         lanes: Mapping[str, Lane],
         store: Store,
         metrics: Metrics,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
         self._service = service
         self._lanes = lanes
         self._store = store
         self._metrics = metrics
+        self._witnesses = tuple(witnesses)
         self._live: set[Exchange] = set()
         self._cut_reason: str | None = None
 
@@ -103,6 +107,10 @@ class Dispatcher:
         )
         exchange.cut_reason = self._cut_reason
         self._live.add(exchange)
+        if self._witnesses:
+            exchange.glance = Glance()
+            for witness in self._witnesses:
+                witness.decided(exchange)
         return exchange
 
     async def complete(self, exchange: Exchange) -> dict[str, Any]:
@@ -211,6 +219,8 @@ class Dispatcher:
         self._store.add(outcome)
         self._metrics.record(exchange.routed.record.policy_name, outcome)
         self._metrics.in_flight.dec()
+        for witness in self._witnesses:
+            witness.ended(exchange, outcome)
 
     def _usage(self, exchange: Exchange) -> tuple[Usage | None, bool]:
         """What was used, and whether that is guessed; None where nothing was answered.

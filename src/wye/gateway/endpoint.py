@@ -23,6 +23,7 @@ from wye.gateway.config import Target
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
 from wye.gateway.surfaces.messages import VERSION_HEADER
+from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
 _ERROR_BYTES = 64 * 1024
@@ -155,7 +156,7 @@ class Endpoint(Upstream):
         """The response with its body unread; anything but a success is an error."""
         if self._client is None:
             raise RuntimeError("Endpoint.start was not awaited")
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **OUTGOING.get()}
         if isinstance(request, Body):
             headers |= request.headers
         if surface is MESSAGES:

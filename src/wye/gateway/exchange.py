@@ -16,6 +16,7 @@ from wye.gateway.records import Status
 from wye.gateway.router_service import Routed
 from wye.gateway.surfaces import Reading, surface_of
 from wye.gateway.upstream import Fault, UpstreamError, close
+from wye.gateway.witness import Glance
 
 if TYPE_CHECKING:
     from wye.gateway.dispatch import Dispatcher
@@ -45,6 +46,7 @@ class Exchange:
     hedge_cost: float = 0.0
     finished: bool = False
     cut_reason: str | None = None
+    glance: Glance | None = None
     _limit: asyncio.Timeout | None = None
 
     @property
@@ -56,6 +58,8 @@ class Exchange:
         """Read usage, length and finish of an answer or a piece of one."""
         if self.first_byte is None:
             self.first_byte = time.monotonic()
+        if self.glance is not None:
+            self.glance.take(answer)
         surface_of(self.chat.body).take(answer, self.reading)
 
     async def unless_cut(self, work: Callable[[], Awaitable[T]]) -> T:

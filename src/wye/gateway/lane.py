@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 from wye.gateway.balancing import Balance, Balancer, PeakEwma
 from wye.gateway.breaker import Breaker, State
 from wye.gateway.retries import RetryBudget, RetryTable, wait_before
+from wye.gateway.telemetry.trace import CURRENT, begin_attempt
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
 T = TypeVar("T")
@@ -270,14 +271,20 @@ class Lane:
 
     async def _once(self, call: Call, work: Callable[[Upstream], Awaitable[T]], note: Note) -> T:
         deployment, began = call.deployment, time.monotonic()
+        trace = CURRENT.get()
+        attempt = None if trace is None else begin_attempt(trace, deployment.name)
         try:
             answer = await work(deployment.upstream)
         except UpstreamError as error:
+            if attempt is not None:
+                attempt.failed(error.fault.value)
             call.release()
             deployment.tell(error)
             note(deployment, error, began)
             raise
         except BaseException:
+            if attempt is not None:
+                attempt.failed("cancelled")
             call.release()
             deployment.breaker.abandoned()
             raise
