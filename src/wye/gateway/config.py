@@ -23,6 +23,7 @@ from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
 from wye.gateway.money.usage import Usage
 from wye.gateway.retries import RetryTable
+from wye.gateway.telemetry.settings import LogsTable, MetricsTable, TelemetryTable
 from wye.gateway.toml_lines import key_lines, line_of
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -303,6 +304,9 @@ class Config(_Table):
     breaker: BreakerTable = BreakerTable()
     retries: RetryTable = RetryTable()
     money: MoneyTable = MoneyTable()
+    telemetry: TelemetryTable | None = None
+    logs: LogsTable | None = None
+    metrics: MetricsTable = MetricsTable()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Config:
@@ -452,7 +456,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
 
 _OWN = {
     "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
-    "baseline", "speaks",
+    "baseline", "speaks", "redact",
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",
@@ -481,6 +485,9 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "breaker": BreakerTable,
     "retries": RetryTable,
     "money": MoneyTable,
+    "telemetry": TelemetryTable,
+    "logs": LogsTable,
+    "metrics": MetricsTable,
     "timeouts": Timeouts,
     "deployments": DeploymentTable,
 }

@@ -20,6 +20,7 @@ from wye.gateway.witness import Glance
 
 if TYPE_CHECKING:
     from wye.gateway.dispatch import Dispatcher
+    from wye.gateway.telemetry.trace import Trace
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Exchange:
     finished: bool = False
     cut_reason: str | None = None
     glance: Glance | None = None
+    trace: Trace | None = None
     _limit: asyncio.Timeout | None = None
 
     @property

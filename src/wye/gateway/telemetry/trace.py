@@ -72,6 +72,10 @@ class Trace:
     content: Any = None
     attempts: list[Attempt] = field(default_factory=list)
 
+    def end(self) -> None:
+        """The response was sent, or will never be."""
+        self.ended = time.time_ns()
+
     def decided(self, exchange: Exchange, *, content: bool) -> None:
         """Note a decision."""
         now = time.time_ns()
