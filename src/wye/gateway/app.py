@@ -87,6 +87,7 @@ def create_app(
             Route("/{name}", dashboard_file, methods=["GET"]),
         ],
         middleware=[
+            *gateway.onlookers.middleware,
             Middleware(Guard, server=config.server, ring=gateway.ring),
             Middleware(Door, places=gateway.places, server=config.server, metrics=gateway.metrics),
         ],

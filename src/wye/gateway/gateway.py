@@ -22,6 +22,7 @@ from wye.gateway.money.key_ring import KeyRing
 from wye.gateway.money.keys import KeyBook
 from wye.gateway.money.ledger import Ledger
 from wye.gateway.money.limits import Limiter
+from wye.gateway.onlookers import Onlookers, look_on
 from wye.gateway.places import Places
 from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
@@ -53,6 +54,7 @@ class Gateway:
     admission: Admission
     ledger: Ledger
     group: GroupCommit
+    onlookers: Onlookers
     frontier: Mapping[str, Any] | None
     playground: tuple[Mapping[str, Any], ...]
 
@@ -86,6 +88,7 @@ class Gateway:
         await asyncio.to_thread(self._close_books)
 
     def _close_books(self) -> None:
+        self.onlookers.close()
         self.group.close()
         self.ledger.close(self.store.engine)
         self.store.close()
@@ -125,6 +128,7 @@ def build(
         store.close()
         raise
     metrics = Metrics()
+    onlookers = look_on(config)
     limiter = Limiter(group if config.money.rate_limits == "store" else None)
     return Gateway(
         config=config,
@@ -135,11 +139,12 @@ def build(
         ),
         store=store,
         metrics=metrics,
-        dispatcher=Dispatcher(service, lanes, store, metrics),
+        dispatcher=Dispatcher(service, lanes, store, metrics, onlookers.witnesses),
         ring=ring,
         admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),
         ledger=ledger,
         group=group,
+        onlookers=onlookers,
         frontier=frontier,
         playground=playground,
     )
