@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from wye.gateway.decision_search import latest
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, new_id
-from wye.gateway.reports import decision, latest
+from wye.gateway.reports import decision
 from wye.gateway.schema import VERSION, StoreError
 from wye.gateway.store import Store
 

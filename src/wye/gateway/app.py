@@ -19,7 +19,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wye.gateway import chat, dashboard_routes, decision_routes
+from wye.gateway import (
+    admin_routes,
+    chat,
+    dashboard_routes,
+    decision_routes,
+    rehearsal_routes,
+    search_routes,
+)
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
 from wye.gateway.door import Door
@@ -39,8 +46,16 @@ ROUTES = (
     Route("/v1/decisions/{id}", decision_routes.decision, methods=["GET"]),
     Route("/v1/feedback", decision_routes.feedback, methods=["POST"]),
     Route("/api/summary", dashboard_routes.summary, methods=["GET"]),
-    Route("/api/decisions", dashboard_routes.decisions, methods=["GET"]),
+    Route("/api/names", dashboard_routes.names, methods=["GET"]),
+    Route("/api/targets", dashboard_routes.targets, methods=["GET"]),
+    Route("/api/decisions", search_routes.decisions, methods=["GET"]),
     Route("/api/decisions/{id}", decision_routes.decision, methods=["GET"]),
+    Route("/api/decisions/{id}/replay", search_routes.replay, methods=["GET"]),
+    Route("/api/choose", rehearsal_routes.choose, methods=["POST"]),
+    Route("/api/keys", admin_routes.keys, methods=["GET"]),
+    Route("/api/keys", admin_routes.add_key, methods=["POST"]),
+    Route("/api/keys/{id}", admin_routes.change_key, methods=["PATCH"]),
+    Route("/api/keys/{id}/revoke", admin_routes.revoke_key, methods=["POST"]),
     Route("/api/calibration", dashboard_routes.calibration, methods=["GET"]),
     Route("/api/frontier", dashboard_routes.frontier, methods=["GET"]),
     Route("/api/playground", dashboard_routes.playground, methods=["GET"]),

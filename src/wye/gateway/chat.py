@@ -33,7 +33,7 @@ async def answer(surface: Surface, request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     chat = surface.read(parse_json(await read_body(request, gateway.body_limit)), request.headers)
     key = key_of(request)
-    policy, target = _destination(chat.model, gateway, key)
+    policy, target = destination(chat.model, gateway, key)
     if target is None:
         _check_choice(chat, gateway, key)
     grant = await gateway.admission.admit(key, _session(request), chat)
@@ -85,7 +85,7 @@ def _models(gateway: Gateway, key: Key | None) -> list[dict[str, object]]:
     ]
 
 
-def _destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | None, str | None]:
+def destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | None, str | None]:
     """The policy or the target that `model` asks for; the other is None."""
     if model == ROUTED:
         policy = key.limits.policy if key is not None else None

@@ -9,38 +9,27 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wye.gateway import reports
+from wye.gateway import traffic_sums
 from wye.gateway.calibration import calibration as calibration_of
-from wye.gateway.decision_routes import decision, whole_number
 from wye.gateway.errors import bad_request
 from wye.gateway.frontier import frontier_of_log
 from wye.gateway.gateway import Gateway
-
-__all__ = ["calibration", "decision", "decisions", "frontier", "playground", "series", "summary"]
+from wye.gateway.parameters import moment
+from wye.gateway.surfaces import SURFACES
+from wye.gateway.target_view import NOTHING, as_configured, as_it_stands
 
 
 async def summary(request: Request) -> Response:
-    """Sums over everything, and how each target does."""
+    """Sums over everything, or since a moment, and how each target does."""
     gateway: Gateway = request.app.state.gateway
-    return JSONResponse(await asyncio.to_thread(_summary, gateway))
-
-
-async def decisions(request: Request) -> Response:
-    """The latest decisions, newest first."""
-    gateway: Gateway = request.app.state.gateway
-    limit = whole_number(request, "limit", default=50, most=1000)
-    before = request.query_params.get("before")
-
-    def read() -> list[dict[str, Any]]:
-        gateway.store.flush()
-        return reports.latest(gateway.store.engine, limit, before)
-
-    return JSONResponse(await asyncio.to_thread(read))
+    since = moment(request, "since")
+    return JSONResponse(await asyncio.to_thread(_summary, gateway, since))
 
 
 async def series(request: Request) -> Response:
     """Requests and spend over time, in buckets of so many seconds."""
     gateway: Gateway = request.app.state.gateway
+    since = moment(request, "since")
     given = request.query_params.get("bucket", "60")
     try:
         bucket = float(given)
@@ -51,9 +40,44 @@ async def series(request: Request) -> Response:
 
     def read() -> list[dict[str, Any]]:
         gateway.store.flush()
-        return reports.series(gateway.store.engine, bucket)
+        return traffic_sums.series(gateway.store.engine, bucket, since)
 
     return JSONResponse(await asyncio.to_thread(read))
+
+
+async def targets(request: Request) -> Response:
+    """Every target: what it is, how it and its deployments stand, what it came to."""
+    gateway: Gateway = request.app.state.gateway
+    since = moment(request, "since")
+
+    def read() -> dict[str, Any]:
+        gateway.store.flush()
+        served = traffic_sums.by_target(gateway.store.engine, since)
+        return {
+            "targets": [
+                {**as_configured(target), **as_it_stands(gateway.lanes[target.name]),
+                 **NOTHING, **served.get(target.name, {})}
+                for target in gateway.config.targets
+            ]
+        }  # fmt: skip
+
+    return JSONResponse(await asyncio.to_thread(read))
+
+
+async def names(request: Request) -> Response:
+    """What decisions can be filtered by, and asked for."""
+    gateway: Gateway = request.app.state.gateway
+    found = await asyncio.to_thread(gateway.ring.book.list)
+    return JSONResponse(
+        {
+            "targets": list(gateway.service.by_name),
+            "policies": [*gateway.service.policies],
+            "default_policy": gateway.config.first_policy,
+            "keys": [{"id": key.id, "name": key.name} for key in found],
+            "surfaces": list(SURFACES),
+            "key_needed": await gateway.ring.required() and not gateway.config.server.access_key,
+        }
+    )
 
 
 async def frontier(request: Request) -> Response:
@@ -86,17 +110,15 @@ async def playground(request: Request) -> Response:
     return JSONResponse({"prompts": [dict(p) for p in gateway.playground]})
 
 
-def _summary(gateway: Gateway) -> dict[str, Any]:
+def _summary(gateway: Gateway, since: float | None) -> dict[str, Any]:
     gateway.store.flush()
     engine, health = gateway.store.engine, gateway.store.health()
-    served = reports.by_target(engine)
-    nothing = {"requests": 0, "spend_usd": None, "quality": None, "share": 0.0}
+    served = traffic_sums.by_target(engine, since)
     targets = [
         {
             "name": target.name,
             "kind": target.kind,
-            "latency_ms_p50": None,
-            **nothing,
+            **NOTHING,
             **served.get(target.name, {}),
             "state": gateway.breakers[target.name].state.value,
             "price_in": target.prices.input if target.prices else target.price_in_per_mtok,
@@ -106,7 +128,7 @@ def _summary(gateway: Gateway) -> dict[str, Any]:
         for target in gateway.config.targets
     ]
     return {
-        **reports.totals(engine),
+        **traffic_sums.totals(engine, since),
         "baseline": gateway.service.baseline(),
         "targets": targets,
         "policies": list(gateway.service.policies),

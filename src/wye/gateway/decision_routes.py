@@ -9,10 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from wye.gateway import reports
+from wye.gateway.decision_search import latest
 from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import key_of
 from wye.gateway.openai_api import parse_json, read_body
+from wye.gateway.parameters import whole_number
 from wye.gateway.records import FeedbackRecord
 
 _MOST = 1000
@@ -25,7 +27,7 @@ async def decision(request: Request) -> Response:
 
     found = await asyncio.to_thread(_look_up, gateway, wanted, _owner(request))
     if found is None:
-        raise _unknown(wanted)
+        raise unknown_decision(wanted)
     return JSONResponse(found)
 
 
@@ -40,7 +42,7 @@ async def decisions(request: Request) -> Response:
 
     def read() -> list[dict[str, object]]:
         gateway.store.flush()
-        return reports.latest(gateway.store.engine, limit, before, owner)
+        return latest(gateway.store.engine, limit, before, owner)
 
     return JSONResponse({"object": "list", "data": await asyncio.to_thread(read)})
 
@@ -65,7 +67,7 @@ async def feedback(request: Request) -> Response:
             f"unknown field {unknown[0]!r}; known are decision, quality, comment", param=unknown[0]
         )
     if await asyncio.to_thread(_look_up, gateway, wanted, _owner(request)) is None:
-        raise _unknown(wanted)
+        raise unknown_decision(wanted)
     gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment))
     return JSONResponse({"object": "feedback", "decision": wanted, "quality": float(quality)})
 
@@ -83,17 +85,8 @@ def _owner(request: Request) -> str | None:
     return None if key is None else key.id
 
 
-def whole_number(request: Request, name: str, *, default: int, most: int) -> int:
-    """A query parameter that must be a whole number from 1 to `most`."""
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= most):
-        raise bad_request(f"{name} is {given[:40]!r}; expected 1 to {most}", param=name)
-    return int(given)
-
-
-def _unknown(wanted: str) -> ApiError:
+def unknown_decision(wanted: str) -> ApiError:
+    """A 404 that says where ids are found."""
     return ApiError(
         404,
         f"there is no decision {wanted[:80]!r}; its id is in the header x-wye-decision of the "

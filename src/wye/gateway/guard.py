@@ -2,7 +2,8 @@
 
 On loopback the danger is the user's own browser: a page from elsewhere may send requests to
 127.0.0.1, or point its own name there (DNS rebinding). So the Host must be a loopback name, and a
-request that a browser marks as coming from another origin is refused.
+request that a browser marks as coming from another origin is refused (`wye.gateway.own_page` for
+changes, of which a browser may say so in other ways).
 
 With an access key, every request but `/healthz` must carry it, as a bearer token or as the password
 of HTTP basic (browsers). With virtual keys (`wye.gateway.money.keys`), `/v1` takes one of them, or
@@ -17,16 +18,17 @@ import hmac
 import time
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wye.gateway.config import Server
+from wye.gateway.dialects import STORE_ERRORS, reason
 from wye.gateway.errors import ApiError
 from wye.gateway.money.key_ring import KeyRing
 from wye.gateway.money.keys import Key
+from wye.gateway.own_page import foreign_change
 from wye.gateway.surfaces import surface_at
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
@@ -47,7 +49,11 @@ class Guard:
         refusal = None
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            refusal = self._foreign(headers) or await self._keyless(scope, headers)
+            refusal = (
+                self._foreign(headers)
+                or foreign_change(scope["method"], scope["path"], headers)
+                or await self._keyless(scope, headers)
+            )
         if refusal is None:
             await self._app(scope, receive, send)
         else:
@@ -77,7 +83,7 @@ class Guard:
     async def _keyless(self, scope: Scope, headers: Headers) -> ApiError | None:
         """Why the request's key will not do; a virtual key that does is noted in its state."""
         path: str = scope["path"]
-        given = _presented(headers)
+        given = presented(headers)
         if path in _OPEN_PATHS:
             return None
         if self._key and hmac.compare_digest(given, self._key.encode()):
@@ -91,10 +97,10 @@ class Guard:
             if not given:
                 return _unknown("this gateway needs a key")
             key = await self._ring.find(given.decode("utf-8", "surrogateescape"))
-        except sa.exc.DatabaseError as error:
+        except STORE_ERRORS as error:
             return ApiError(
                 503,
-                f"keys cannot be looked up: {error.orig}",
+                f"keys cannot be looked up: {reason(error)}",
                 type="server_error",
                 code="keys_unavailable",
                 headers={"retry-after": "5"},
@@ -113,7 +119,7 @@ def key_of(request: Request) -> Key | None:
     return key
 
 
-def _presented(headers: Headers) -> bytes:
+def presented(headers: Headers) -> bytes:
     """The key in a request's headers; empty where there is none."""
     scheme, _, text = headers.get("authorization", "").partition(" ")
     # Header bytes reach us as Latin-1; the key itself is UTF-8.

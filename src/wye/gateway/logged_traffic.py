@@ -26,9 +26,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from wye.gateway.dialects import Place, StoreError, name_of, place_of, shown
 from wye.gateway.reports import latest_feedback
 from wye.gateway.router_service import DIRECT
-from wye.gateway.schema import StoreError, connect, decisions, outcomes
+from wye.gateway.schema import connect, decisions, outcomes
 from wye.query.base import BoolArray, Estimate, FloatArray
 from wye.query.off_policy import Logged, OffPolicyError
 
@@ -97,23 +98,27 @@ class Traffic:
         return [text or name for text, name in zip(self.texts, self.ids, strict=True)]
 
 
-def read_traffic(log: str | Path) -> Traffic:
-    """The decisions of a store (SQLite) or of JSON lines.
+def read_traffic(log: str | Place) -> Traffic:
+    """The decisions of a store (see `wye.gateway.dialects.place_of`) or of JSON lines.
 
     Raises:
         OffPolicyError: there is no log, it cannot be read, a line is no decision, no decision is
             left to evaluate on, or the propensities cannot be right.
     """
-    path = Path(log)
-    if path.is_dir() or path.suffix in (".jsonl", ".ndjson"):
-        entries: Iterable[tuple[str, Mapping[str, Any]]] = _lines(path)
-    elif path.is_file():
-        entries = _stored(path)
-    else:
+    try:
+        place = place_of(log)
+    except StoreError as error:
+        raise OffPolicyError(str(error)) from error
+    entries: Iterable[tuple[str, Mapping[str, Any]]]
+    if isinstance(place, Path) and (place.is_dir() or place.suffix in (".jsonl", ".ndjson")):
+        entries = _lines(place)
+    elif isinstance(place, Path) and not place.is_file():
         raise OffPolicyError(
-            f"{path} does not exist; give the store of a gateway (it says where it is at its "
+            f"{place} does not exist; give the store of a gateway (it says where it is at its "
             "start), or decisions as JSON lines"
         )
+    else:
+        entries = _stored(place)
     kept, left_out = [], Counter[str]()
     for place, entry in entries:
         why = _no_choice(entry)
@@ -123,8 +128,8 @@ def read_traffic(log: str | Path) -> Traffic:
             kept.append((place, entry))
     if not kept:
         said = ", ".join(f"{n} {why}" for why, n in left_out.items()) or "it is empty"
-        raise OffPolicyError(f"{path} holds no decision to evaluate on: {said}")
-    return _traffic(path.stem, kept, left_out)
+        raise OffPolicyError(f"{shown(place)} holds no decision to evaluate on: {said}")
+    return _traffic(name_of(place), kept, left_out)
 
 
 def _no_choice(entry: Mapping[str, Any]) -> str | None:
@@ -138,7 +143,7 @@ def _no_choice(entry: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _stored(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _stored(place: Place) -> Iterator[tuple[str, Mapping[str, Any]]]:
     judged = latest_feedback()
     query = (
         sa.select(
@@ -160,7 +165,7 @@ def _stored(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         .order_by(decisions.c.id)
     )
     try:
-        engine = connect(path)
+        engine = connect(place, create=False)
     except StoreError as error:
         raise OffPolicyError(str(error)) from error
     try:
@@ -206,22 +211,49 @@ def _entry(place: str, line: str) -> Mapping[str, Any]:
     return entry
 
 
-def _traffic(
-    name: str, kept: Sequence[tuple[str, Mapping[str, Any]]], left_out: Mapping[str, int]
-) -> Traffic:
-    models = tuple(dict.fromkeys(_target(p, c) for p, e in kept for c in _candidates(p, e)))
+@dataclass(frozen=True)
+class Sight:
+    """What was known when Q decisions among M targets were made.
+
+    Attributes:
+        estimate: figures of a target that was no candidate are 0 or unknown.
+        allowed: `[Q, M]` which targets could be chosen.
+        told: `[Q, M]` probability of every target, NaN where the log does not tell.
+    """
+
+    estimate: Estimate
+    allowed: BoolArray
+    told: FloatArray
+
+
+def sight_of(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Sight:
+    """What decisions were made on: of each its place, for errors, and its entry.
+
+    Raises:
+        OffPolicyError: an entry holds no candidates, or figures that are no numbers.
+    """
+    models = tuple(dict.fromkeys(_target(p, c) for p, e in entries for c in _candidates(p, e)))
     columns = {model: column for column, model in enumerate(models)}
-    shape = (len(kept), len(models))
-    tables = {figure: np.full(shape, np.nan) for figure in (*_FIGURES, "score", "law")}
+    shape = (len(entries), len(models))
+    tables = {figure: np.full(shape, np.nan) for figure in (*_FIGURES, "law")}
     allowed = np.zeros(shape, np.bool_)
-    chosen, propensity = np.zeros(len(kept), np.intp), np.full(len(kept), np.nan)
-    for row, (place, entry) in enumerate(kept):
+    for row, (place, entry) in enumerate(entries):
         for candidate in _candidates(place, entry):
             column = columns[_target(place, candidate)]
             allowed[row, column] = bool(candidate.get("allowed", True))
             for figure, key in (*_FIGURES.items(), ("law", "probability")):
                 tables[figure][row, column] = _number(place, key, candidate.get(key))
-        if entry["target"] not in columns or not allowed[row, columns[entry["target"]]]:
+    return Sight(_estimate(models, tables, [e for _, e in entries]), allowed, tables["law"])
+
+
+def _traffic(
+    name: str, kept: Sequence[tuple[str, Mapping[str, Any]]], left_out: Mapping[str, int]
+) -> Traffic:
+    sight = sight_of(kept)
+    columns = {model: column for column, model in enumerate(sight.estimate.models)}
+    chosen, propensity = np.zeros(len(kept), np.intp), np.full(len(kept), np.nan)
+    for row, (place, entry) in enumerate(kept):
+        if entry["target"] not in columns or not sight.allowed[row, columns[entry["target"]]]:
             raise OffPolicyError(
                 f"{place}: {entry['target']!r} was chosen, but is no candidate that was allowed"
             )
@@ -232,9 +264,9 @@ def _traffic(
         name=name,
         ids=tuple(str(e["id"]) for e in entries),
         texts=tuple(e.get("text") or None for e in entries),
-        estimate=_estimate(models, tables, entries),
-        allowed=allowed,
-        logged=Logged(chosen, propensity, _law(tables["law"], allowed, chosen, propensity)),
+        estimate=sight.estimate,
+        allowed=sight.allowed,
+        logged=Logged(chosen, propensity, _law(sight.told, sight.allowed, chosen, propensity)),
         outcomes=_outcomes(kept),
         policies=Counter(str(e.get("policy") or e.get("policy_name") or "?") for e in entries),
         left_out=dict(left_out),

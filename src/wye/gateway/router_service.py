@@ -8,6 +8,7 @@ estimate is put before the same policy again without it.
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import json
 import logging
@@ -117,6 +118,14 @@ class RouterService:
     def known(self) -> list[str]:
         """Targets of which the router has outcomes."""
         return list(self._columns)
+
+    def rehearsal(self) -> RouterService:
+        """A copy whose choices leave no trace here: nothing is booked and nothing is drawn."""
+        twin = copy.copy(self)
+        twin.policies = copy.deepcopy(self.policies)
+        twin._generator = np.random.default_rng()
+        twin._quality_sum = self._quality_sum.copy()
+        return twin
 
     async def expect(self, chat: ChatRequest) -> Expected:
         """What is expected of every target on `chat`.

@@ -47,6 +47,10 @@ class Grant:
         """What `decide` decides, given the targets to leave out and why."""
         return decide({})
 
+    async def left_out(self) -> Mapping[str, str]:
+        """The targets that would be left out at this moment, and why; nothing is set aside."""
+        return {}
+
     async def again(
         self, choose: Again, undo: Callable[[], None], left_out: dict[str, str]
     ) -> str | None:
@@ -141,13 +145,9 @@ class KeyedGrant(Grant):
         Raises:
             ApiError: 503 where the store cannot be written, so that no budget can be held.
         """
-        if self.key.reserves and not self._has_plenty():
-            try:
-                self._leave_out(await self._ledger.left(self._order(0), within=_FRESH_SECONDS))
-            except LedgerError as error:
-                raise _unavailable(error) from error
+        barred = await self.left_out()
         while True:
-            routed = decide({**self._denied, **self._beyond})
+            routed = decide({**barred, **self._beyond})
             if routed.target is None:
                 return routed
             kept = False
@@ -161,6 +161,19 @@ class KeyedGrant(Grant):
                     routed.policy.settle(0.0)
             if kept:
                 return routed
+
+    async def left_out(self) -> Mapping[str, str]:
+        """Targets that the key may not use, or cannot pay at this moment.
+
+        Raises:
+            ApiError: 503 where the store cannot be read.
+        """
+        if self.key.reserves and not self._has_plenty():
+            try:
+                self._leave_out(await self._ledger.left(self._order(0), within=_FRESH_SECONDS))
+            except LedgerError as error:
+                raise _unavailable(error) from error
+        return {**self._denied, **self._beyond}
 
     async def again(
         self, choose: Again, undo: Callable[[], None], left_out: dict[str, str]
@@ -279,10 +292,15 @@ class Admission:
             grant = Grant()
             grant.session = session
             return grant
-        tokens = chat.input_tokens_estimate + (chat.max_output or 0)
-        refused = await self._limiter.admit(key, tokens)
+        refused = await self._limiter.admit(key, _tokens(chat))
         if refused is not None:
             raise _too_many(key, refused)
+        return self.sight(key, session, chat)
+
+    def sight(self, key: Key | None, session: str | None, chat: ChatRequest) -> Grant:
+        """The grant that a request would get now, which no rate limit counts."""
+        if key is None:
+            return Grant()
         return KeyedGrant(
             key,
             session,
@@ -290,9 +308,14 @@ class Admission:
             targets=self._targets,
             ledger=self._ledger,
             limiter=self._limiter,
-            counted=tokens,
+            counted=_tokens(chat),
             default_output=self._default_output,
         )
+
+
+def _tokens(chat: ChatRequest) -> int:
+    """What a rate limit counts of a request before its answer is known."""
+    return chat.input_tokens_estimate + (chat.max_output or 0)
 
 
 _IN_WORDS = {

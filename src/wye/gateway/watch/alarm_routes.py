@@ -8,10 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wye.gateway.decision_routes import whole_number
 from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.gateway import Gateway
 from wye.gateway.openai_api import parse_json, read_body
+from wye.gateway.parameters import whole_number
 from wye.gateway.watch import alarm_book
 
 _MOST = 1000
