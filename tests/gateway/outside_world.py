@@ -54,7 +54,8 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         mended.set()
         return await reply(writer, 200, {})
     body = json.loads(raw)
-    came = {"authorization": headers.get("authorization"), "time": time.monotonic()}
+    came = {"traceparent": headers.get("traceparent")}
+    came |= {"authorization": headers.get("authorization"), "time": time.monotonic()}
     note = {"body": body, "left": False, **came}
     seen.append(note)
     watch = asyncio.create_task(reader.read(1))
