@@ -30,7 +30,7 @@ def test_an_empty_gateway_has_a_whole_summary(served):
     assert summary["saved_share"] is None
     assert summary["latency_ms"] == {"p50": None, "p95": None}
     assert [t["state"] for t in summary["targets"]] == ["closed"] * 3
-    assert served.http.get("/api/decisions").json() == []
+    assert served.http.get("/api/decisions").json() == {"data": [], "next": None, "reached": None}
     assert served.http.get("/api/series").json() == []
     assert served.http.get("/api/frontier").json()["points"] == []
     assert served.http.get("/api/playground").json() == {"prompts": []}

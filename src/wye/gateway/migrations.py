@@ -16,7 +16,11 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER",
         "ALTER TABLE outcomes ADD COLUMN reasoning_tokens INTEGER",
     ),
-    2: ("ALTER TABLE feedback ADD COLUMN source VARCHAR(16)",),
+    2: (
+        "ALTER TABLE feedback ADD COLUMN source VARCHAR(16)",
+        "DROP INDEX IF EXISTS ix_decisions_time",
+        "DROP INDEX IF EXISTS ix_outcomes_time",
+    ),
 }
 
 

@@ -34,7 +34,7 @@ decisions = sa.Table(
     "decisions",
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("time", sa.Float, nullable=False),
     sa.Column("requested", sa.Text, nullable=False),
     sa.Column("policy_name", sa.Text, nullable=False),
     sa.Column("policy", sa.Text, nullable=False),
@@ -58,7 +58,7 @@ outcomes = sa.Table(
     "outcomes",
     metadata,
     sa.Column("decision_id", sa.String(36), primary_key=True),
-    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("time", sa.Float, nullable=False),
     sa.Column("target", sa.Text),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("http_status", sa.Integer, nullable=False),
@@ -88,6 +88,18 @@ feedback = sa.Table(
     # Who judged: person, judge or outcome; null in rows of format 2, which came from anybody.
     sa.Column("source", sa.String(16)),
 )
+
+# Sums over the traffic are read of these alone; the rows themselves are wide.
+sa.Index("decisions_in_time", decisions.c.time, decisions.c.router_seconds)
+sa.Index(
+    "outcomes_in_time",
+    *(
+        outcomes.c[name]
+        for name in ("time", "target", "status", "cost_usd", "baseline_usd", "latency_s")
+    ),
+)
+sa.Index("decisions_of_key", decisions.c.key_id, decisions.c.id)
+sa.Index("decisions_of_session", decisions.c.session, decisions.c.id)
 
 targets = sa.Table(
     "targets",
