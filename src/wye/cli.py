@@ -150,7 +150,12 @@ def train(
     seed: Seed = 0,
     exclude_dataset: Exclude = None,
     from_log: Annotated[
-        Path | None, typer.Option("--from-log", help="Learn from a gateway's store instead.")
+        str | None,
+        typer.Option(
+            "--from-log",
+            metavar="STORE",
+            help="Learn from a gateway's store (file or url) instead.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace a router that exists.")] = False,
 ) -> None:

@@ -33,8 +33,11 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="The gateway's configuration; ./wye.toml where there is one."),
 ]
-StoreFile = Annotated[
-    Path | None, typer.Option("--store", help="The gateway's store, instead of --config.")
+StorePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE", help="The gateway's store (file or url), instead of --config."
+    ),
 ]
 Usd = Annotated[str | None, typer.Option(metavar="USD", help="'none' takes the limit away.")]
 Count = Annotated[str | None, typer.Option(metavar="COUNT", help="'none' takes the limit away.")]
@@ -69,7 +72,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         policy: PolicyName = None,
         expires: Expires = None,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Make a key and print it, once."""
         from wye.gateway.money.keys import Limits
@@ -102,7 +105,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         policy: PolicyName = None,
         expires: Expires = None,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Change some limits of a key; the others stay."""
         limits = _limits(locals())
@@ -116,7 +119,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
     @keys.command("list")
     def list_keys(
-        config: ConfigFile = None, store: StoreFile = None, as_json: AsJson = False
+        config: ConfigFile = None, store: StorePlace = None, as_json: AsJson = False
     ) -> None:
         """List every key with its limits, revoked ones too."""
         from rich.table import Table
@@ -136,7 +139,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
     @keys.command("show")
     def show(
-        name: Name, config: ConfigFile = None, store: StoreFile = None, as_json: AsJson = False
+        name: Name, config: ConfigFile = None, store: StorePlace = None, as_json: AsJson = False
     ) -> None:
         """Show a key's limits, and what it has spent and holds reserved."""
         from wye.gateway.money.key_view import as_dict, spent_of, state_of
@@ -159,14 +162,14 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         screen.print("\n".join(lines), markup=False, highlight=False)
 
     @keys.command("revoke")
-    def revoke(name: Name, config: ConfigFile = None, store: StoreFile = None) -> None:
+    def revoke(name: Name, config: ConfigFile = None, store: StorePlace = None) -> None:
         """Refuse a key from now on, for good."""
         with _book(_settings(config, store), store) as book:
             key = book.revoke(name)
         messages.print(f"revoked {key.name!r} ({key.prefix}...)", markup=False)
 
 
-def _settings(config: Path | None, store: Path | None) -> Config | None:
+def _settings(config: Path | None, store: str | None) -> Config | None:
     """The configuration that was named, or lies here; None where a store alone is meant."""
     from wye.gateway.config import read_config
 
@@ -178,13 +181,13 @@ def _settings(config: Path | None, store: Path | None) -> Config | None:
 
 
 @contextmanager
-def _book(settings: Config | None, store: Path | None) -> Iterator[KeyBook]:
-    from wye.gateway.config import StoreTable
+def _book(settings: Config | None, store: str | None) -> Iterator[KeyBook]:
     from wye.gateway.money.keys import KeyBook
     from wye.gateway.schema import connect
+    from wye.gateway.store_settings import StoreTable
 
-    table = settings.store if settings is not None else StoreTable(path=store)
-    engine = connect(table.file())
+    table = settings.store if settings is not None else StoreTable()
+    engine = connect(table.place() if store is None else store)
     try:
         yield KeyBook(engine)
     finally:

@@ -27,9 +27,10 @@ def register(app: typer.Typer, screen: Console) -> None:
     @app.command()
     def replay(
         log: Annotated[
-            Path,
+            str,
             typer.Argument(
-                metavar="LOG", help="A gateway's store, or decisions as JSON lines (file, folder)."
+                metavar="LOG",
+                help="A gateway's store (file or url), or decisions as JSON lines (file, folder).",
             ),
         ],
         policy: Annotated[
@@ -107,7 +108,7 @@ def _settings(config: Path | None) -> Config | None:
 
 def _rule(policy: str | None, settings: Config | None) -> Policy:
     """The policy of that name in `settings`, or the one that the spec describes."""
-    from wye.gateway.router_service import build_policies
+    from wye.gateway.policy_set import build_policies
     from wye.query.policies import parse_policy
 
     if settings is None:

@@ -74,7 +74,7 @@ def test_paths_count_from_the_files_own_folder(tmp_path):
     path = tmp_path / "wye.toml"
     path.write_text('[store]\npath = "log.db"\n[router]\npath = "trained"\n' + TARGET)
     config = read_config(path)
-    assert config.store.file() == tmp_path / "log.db"
+    assert config.store.place() == tmp_path / "log.db"
     assert config.router.path == tmp_path / "trained"
 
 

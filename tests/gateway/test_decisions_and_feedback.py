@@ -35,7 +35,7 @@ def judge(served, answer, quality, **extra):
 def learned(served):
     """The log as outcome data, once everything is on disk."""
     assert served.gateway.store.flush()
-    return read_log(served.gateway.store.path)
+    return read_log(served.gateway.store.place)
 
 
 def test_a_decision_tells_candidates_features_version_propensity_cost_and_latency(served):

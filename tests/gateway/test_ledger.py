@@ -28,8 +28,8 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = connect(tmp_path / "store.db")
+def engine(place):
+    engine = connect(place)
     yield engine
     engine.dispose()
 
@@ -55,9 +55,7 @@ class Purses(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
-        for table in accounts.metadata.tables.values():
-            table.create(self.engine)
+        self.engine = self.new_store()
         self.clock = Clock()
         self.ids = {}
         book = KeyBook(self.engine)
@@ -76,6 +74,11 @@ class Purses(RuleBasedStateMachine):
         self.lapsed = {}
         # Settled and lapsed spend by (key, window).
         self.spent = defaultdict(int)
+
+    def new_store(self) -> sa.Engine:
+        engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+        accounts.metadata.create_all(engine)
+        return engine
 
     def teardown(self) -> None:
         for lease in self.leases:
@@ -200,6 +203,29 @@ TestPurses = Purses.TestCase
 TestPurses.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
+class PursesOnPostgreSql(Purses):
+    """The same against PostgreSQL, whose database the fixture names."""
+
+    url = ""
+
+    def new_store(self) -> sa.Engine:
+        engine = connect(self.url)
+        tables = ", ".join(accounts.metadata.tables)
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"TRUNCATE {tables}"))
+        return engine
+
+
+@pytest.fixture(scope="module")
+def an_empty_database(postgresql):
+    PursesOnPostgreSql.url = postgresql.url(postgresql.database())
+
+
+@pytest.mark.usefixtures("an_empty_database")
+class TestPursesOnPostgreSql(PursesOnPostgreSql.TestCase):
+    settings = settings(max_examples=6, stateful_step_count=15, deadline=None)
+
+
 def test_a_spent_day_opens_again_at_midnight_and_not_when_the_clock_steps_back(engine):
     clock = Clock(NOON)
     key, books = a_key(engine, budget_day=dollars(10)), Books("g", clock)
@@ -302,11 +328,12 @@ async def test_a_store_that_cannot_be_written_refuses_reservations_and_keeps_set
     reservation = await ledger.reserve(Order(key, None, 60))
 
     def refuse(connection, *_):
-        connection.exec_driver_sql("PRAGMA query_only=1")
+        sqlite = connection.dialect.name == "sqlite"
+        connection.exec_driver_sql("PRAGMA query_only=1" if sqlite else "SET TRANSACTION READ ONLY")
 
     sa.event.listen(engine, "begin", refuse)
     ledger.settle(reservation, 25)
-    with pytest.raises(LedgerError, match="readonly"):
+    with pytest.raises(LedgerError, match="read-?only"):
         await ledger.reserve(Order(key, None, 1))
     sa.event.remove(engine, "begin", refuse)
     engine.dispose()
@@ -344,20 +371,19 @@ def test_a_ledger_that_closes_writes_what_was_told_and_gives_its_lease_up(engine
         assert connection.execute(sa.select(reservations)).all() == []
 
 
-def test_reservations_of_a_process_that_is_gone_are_found_at_the_next_start(engine, tmp_path):
+def test_reservations_of_a_process_that_is_gone_are_found_at_the_next_start(engine, place):
     key = a_key(engine, budget_total=dollars(100))
     script = f"""
 import asyncio, os
-from pathlib import Path
 from wye.gateway.money.books import Order
 from wye.gateway.money.group_commit import GroupCommit
 from wye.gateway.money.ledger import Ledger
 from wye.gateway.schema import connect
-ledger = Ledger(GroupCommit(connect(Path("store.db"))))
+ledger = Ledger(GroupCommit(connect({str(place)!r})))
 asyncio.run(ledger.reserve(Order({key!r}, None, 60)))
 os._exit(9)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == 9
     ledger = Ledger(GroupCommit(engine))
     assert ledger.recover(engine) == 1
@@ -397,18 +423,17 @@ def test_a_gateway_that_falls_silent_elsewhere_is_dead_after_its_lease_and_puts_
         assert silent.id in connection.execute(sa.select(leases.c.id)).scalars().all()
 
 
-def test_processes_that_share_a_store_never_exceed_a_budget_together(engine, tmp_path):
+def test_processes_that_share_a_store_never_exceed_a_budget_together(engine, place):
     key = a_key(engine, budget_total=dollars(1000), per_session=dollars(700))
     script = f"""
 import asyncio
-from pathlib import Path
 from wye.gateway.money.books import Left, Order
 from wye.gateway.money.group_commit import GroupCommit
 from wye.gateway.money.ledger import Ledger
 from wye.gateway.schema import connect
 
 async def main():
-    group = GroupCommit(connect(Path("store.db")))
+    group = GroupCommit(connect({str(place)!r}))
     ledger = Ledger(group)
     spent = 0
     async def client(number):
@@ -427,8 +452,7 @@ async def main():
 asyncio.run(main())
 """
     processes = [
-        subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE)
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)
     ]
     spent = sum(int(process.communicate(timeout=60)[0]) for process in processes)
     assert all(process.returncode == 0 for process in processes)

@@ -24,8 +24,8 @@ class Clock:
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = connect(tmp_path / "store.db")
+def engine(place):
+    engine = connect(place)
     yield engine
     engine.dispose()
 

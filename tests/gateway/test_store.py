@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from wye.gateway.decision_search import latest
+from wye.gateway.dialects import StoreError
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, new_id
 from wye.gateway.reports import decision
-from wye.gateway.schema import VERSION, StoreError
+from wye.gateway.schema import VERSION
 from wye.gateway.store import Store
 
 
@@ -43,7 +44,14 @@ def an_outcome(of: DecisionRecord) -> OutcomeRecord:
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(place):
+    store = Store(place, batch_seconds=0.05)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def file_store(tmp_path):
     store = Store(tmp_path / "deep" / "log.db", batch_seconds=0.05)
     yield store
     store.close()
@@ -80,8 +88,8 @@ def test_pages_of_decisions_follow_each_other_without_gap_or_overlap(store):
     assert seen == [r.id for r in reversed(records)]
 
 
-def test_nothing_is_lost_when_many_threads_write_and_the_store_is_closed(tmp_path):
-    store = Store(tmp_path / "log.db", batch_seconds=5)
+def test_nothing_is_lost_when_many_threads_write_and_the_store_is_closed(place):
+    store = Store(place, batch_seconds=5)
     threads = [
         threading.Thread(target=lambda: [store.add(a_decision()) for _ in range(100)])
         for _ in range(8)
@@ -92,7 +100,7 @@ def test_nothing_is_lost_when_many_threads_write_and_the_store_is_closed(tmp_pat
         thread.join()
     store.close()
     assert store.health().lost == 0
-    again = Store(tmp_path / "log.db")
+    again = Store(place)
     assert len(latest(again.engine, 1000)) == 800
     again.close()
 
@@ -118,21 +126,21 @@ def fill_the_disk(store: Store, full: bool) -> None:
         connection.execute(f"PRAGMA max_page_count={limit}")
 
 
-def test_a_full_disk_is_told_and_what_waits_is_written_once_there_is_room(store):
-    fill_the_disk(store, full=True)
+def test_a_full_disk_is_told_and_what_waits_is_written_once_there_is_room(file_store):
+    fill_the_disk(file_store, full=True)
     records = [a_decision(text="x" * 5000) for _ in range(20)]
     for record in records:
-        store.add(record)
-    assert not store.flush()
-    health = store.health()
+        file_store.add(record)
+    assert not file_store.flush()
+    health = file_store.health()
     assert not health.ok
     assert health.lost == 0
     assert health.pending == 20
     assert "full" in health.error
-    fill_the_disk(store, full=False)
-    assert store.flush()
-    assert store.health().ok
-    assert len(latest(store.engine, 100)) == 20
+    fill_the_disk(file_store, full=False)
+    assert file_store.flush()
+    assert file_store.health().ok
+    assert len(latest(file_store.engine, 100)) == 20
 
 
 def test_a_disk_that_stays_full_costs_the_oldest_records_and_they_are_counted(tmp_path):

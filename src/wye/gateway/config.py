@@ -23,6 +23,7 @@ from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
 from wye.gateway.money.usage import Usage
 from wye.gateway.retries import RetryTable
+from wye.gateway.store_settings import StoreTable
 from wye.gateway.telemetry.settings import LogsTable, MetricsTable, TelemetryTable
 from wye.gateway.toml_lines import key_lines, line_of
 
@@ -94,23 +95,6 @@ class Server(_Table):
                 {"host": self.host},
             )
         return self
-
-
-class StoreTable(_Table):
-    """Where decisions and outcomes are kept."""
-
-    path: Path | None = None
-    store_prompts: bool | None = None
-    batch_seconds: Positive = 0.5
-    max_pending: Annotated[int, Field(ge=1)] = 10_000
-
-    def file(self) -> Path:
-        """The SQLite file; in the user's state folder when no path is given."""
-        if self.path is not None:
-            return self.path
-        from platformdirs import user_state_path
-
-        return user_state_path("wye") / "gateway.db"
 
 
 class Router(_Table):
@@ -456,7 +440,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
 
 _OWN = {
     "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
-    "baseline", "speaks", "redact",
+    "baseline", "speaks", "redact", "store",
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
+from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.lane import Circuit, Deployment, Lane
 from wye.gateway.metrics import Metrics
@@ -109,9 +108,10 @@ def build(
     """
     lanes = _lanes(config)
     store = Store(
-        config.store.file(),
+        config.store.place(),
         batch_seconds=config.store.batch_seconds,
         max_pending=config.store.max_pending,
+        connections=config.store.connections,
     )
     try:
         write_targets(store.engine, config.targets)
@@ -122,7 +122,11 @@ def build(
             fresh_seconds=config.money.key_seconds,
         )
         group = GroupCommit(prompt_engine(store.engine))
-        ledger = Ledger(group, lease_seconds=config.money.lease_seconds)
+        ledger = Ledger(
+            group,
+            lease_seconds=config.money.lease_seconds,
+            session_seconds=config.money.session_days * 86400,
+        )
         _recover(ledger, store)
     except BaseException:
         store.close()
@@ -181,5 +185,7 @@ def _recover(ledger: Ledger, store: Store) -> None:
     """Book what gateways that are gone had reserved; where that fails, a later beat does it."""
     try:
         ledger.recover(store.engine)
-    except sa.exc.DatabaseError as error:
-        logger.error("what other gateways had reserved cannot be looked through: %s", error.orig)
+    except STORE_ERRORS as error:
+        logger.error(
+            "what other gateways had reserved cannot be looked through: %s", details(error)
+        )

@@ -6,38 +6,34 @@ at the target that answered. An answer that nobody judged has no known quality, 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from wye.data import DataError, RoutingData
+from wye.gateway.dialects import Place, StoreError, name_of, place_of, shown
 from wye.gateway.reports import latest_feedback
-from wye.gateway.schema import StoreError, connect, decisions, outcomes, targets
+from wye.gateway.schema import connect, decisions, outcomes, targets
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_log(store_path: str | Path) -> RoutingData:
+def read_log(store: str | Place) -> RoutingData:
     """Judged answers of a gateway's store, split into `train` and `test` by question.
 
     `outcomes` has a column `propensity` beyond the schema: the probability with which the policy
     chose that target. It is unknown after a fallback, which no policy chose.
 
     Args:
-        store_path: the SQLite file; a gateway may be writing to it.
+        store: see `wye.gateway.dialects.place_of`; a gateway may be writing to it.
 
     Raises:
         DataError: there is no store, no text was kept, or nothing was judged.
     """
-    path = Path(store_path)
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist; give the store of a gateway (it says where it is at its start)"
-        )
     try:
-        engine = connect(path)
+        place = place_of(store)
+        engine = connect(place, create=False)
     except StoreError as error:
         raise DataError(str(error)) from error
     try:
@@ -46,15 +42,15 @@ def read_log(store_path: str | Path) -> RoutingData:
         engine.dispose()
     if queries.empty:
         raise DataError(
-            f"{path} holds no text to learn from; set store_prompts = true under [store] in "
-            "wye.toml and let some requests come"
+            f"{shown(place)} holds no text to learn from; set store_prompts = true under "
+            "[store] in wye.toml and let some requests come"
         )
     if judged.empty:
         raise DataError(
-            f"{path} holds {len(queries)} requests, none of them judged; send feedback to "
+            f"{shown(place)} holds {len(queries)} requests, none of them judged; send feedback to "
             "POST /v1/feedback, or judge answers on the dashboard"
         )
-    return RoutingData(queries, judged, _models(judged, known), name=path.stem).split()
+    return RoutingData(queries, judged, _models(judged, known), name=name_of(place)).split()
 
 
 def _read(engine: sa.Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -106,19 +106,19 @@ def read_traffic(log: str | Place) -> Traffic:
             left to evaluate on, or the propensities cannot be right.
     """
     try:
-        place = place_of(log)
+        found = place_of(log)
     except StoreError as error:
         raise OffPolicyError(str(error)) from error
     entries: Iterable[tuple[str, Mapping[str, Any]]]
-    if isinstance(place, Path) and (place.is_dir() or place.suffix in (".jsonl", ".ndjson")):
-        entries = _lines(place)
-    elif isinstance(place, Path) and not place.is_file():
+    if isinstance(found, Path) and (found.is_dir() or found.suffix in (".jsonl", ".ndjson")):
+        entries = _lines(found)
+    elif isinstance(found, Path) and not found.is_file():
         raise OffPolicyError(
-            f"{place} does not exist; give the store of a gateway (it says where it is at its "
+            f"{found} does not exist; give the store of a gateway (it says where it is at its "
             "start), or decisions as JSON lines"
         )
     else:
-        entries = _stored(place)
+        entries = _stored(found)
     kept, left_out = [], Counter[str]()
     for place, entry in entries:
         why = _no_choice(entry)
@@ -128,8 +128,8 @@ def read_traffic(log: str | Place) -> Traffic:
             kept.append((place, entry))
     if not kept:
         said = ", ".join(f"{n} {why}" for why, n in left_out.items()) or "it is empty"
-        raise OffPolicyError(f"{shown(place)} holds no decision to evaluate on: {said}")
-    return _traffic(name_of(place), kept, left_out)
+        raise OffPolicyError(f"{shown(found)} holds no decision to evaluate on: {said}")
+    return _traffic(name_of(found), kept, left_out)
 
 
 def _no_choice(entry: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,6 @@
 """From the format of an earlier store to the present one, one step a version.
 
-Tables that a later version adds are made with the others (`metadata.create_all`); a step says only
+Tables and indexes that a later version adds are made with the others; a step says only
 how tables that exist change. Every step is plain SQL, and all run in one transaction.
 """
 

@@ -9,8 +9,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from wye.errors import WyeError
 from wye.gateway.config import Target
+from wye.gateway.dialects import (
+    STORE_ERRORS,
+    Place,
+    StoreError,
+    details,
+    exclude_others,
+    foreign_tables,
+    make_engine,
+    place_of,
+    place_of_engine,
+    read_format,
+    shown,
+    storable,
+    write_format,
+)
 from wye.gateway.learning import tables as learning
 from wye.gateway.learning.records import (
     AssignmentRecord,
@@ -63,8 +77,8 @@ outcomes = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("http_status", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),
-    sa.Column("input_tokens", sa.Integer),
-    sa.Column("output_tokens", sa.Integer),
+    sa.Column("input_tokens", sa.BigInteger),
+    sa.Column("output_tokens", sa.BigInteger),
     sa.Column("tokens_estimated", sa.Boolean, nullable=False),
     sa.Column("cost_usd", sa.Float),
     sa.Column("baseline_usd", sa.Float),
@@ -72,9 +86,9 @@ outcomes = sa.Table(
     sa.Column("first_byte_s", sa.Float),
     sa.Column("finish_reason", sa.Text),
     sa.Column("attempts", sa.JSON, nullable=False),
-    sa.Column("cached_input_tokens", sa.Integer),
-    sa.Column("cache_write_tokens", sa.Integer),
-    sa.Column("reasoning_tokens", sa.Integer),
+    sa.Column("cached_input_tokens", sa.BigInteger),
+    sa.Column("cache_write_tokens", sa.BigInteger),
+    sa.Column("reasoning_tokens", sa.BigInteger),
 )
 
 feedback = sa.Table(
@@ -108,7 +122,7 @@ targets = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("price_in_per_mtok", sa.Float),
     sa.Column("price_out_per_mtok", sa.Float),
-    sa.Column("context", sa.Integer),
+    sa.Column("context", sa.BigInteger),
 )
 
 # What `wye.gateway.watch` found, and who has seen it.
@@ -189,7 +203,7 @@ sessions = sa.Table(
     sa.Column("session", sa.String(200), primary_key=True),
     sa.Column("spent", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
-    sa.Column("seen", sa.Float, nullable=False),
+    sa.Column("seen", sa.Float, nullable=False, index=True),
 )
 
 reservations = sa.Table(
@@ -227,49 +241,39 @@ _TABLES: dict[type, sa.Table] = {
 }
 
 
-class StoreError(WyeError):
-    """The store's file cannot be used; the message says what to do."""
+def connect(place: Place | str, *, connections: int = 8, create: bool = True) -> sa.Engine:
+    """An engine on the store at `place`, created with its tables where it is new.
 
-
-def connect(path: Path) -> sa.Engine:
-    """An engine on the SQLite file at `path`, created with its tables where it is new.
-
-    WAL lets readers work beside the writer and survives a killed process: a transaction is in the
-    file whole or not at all. `synchronous=NORMAL` keeps that, and gives up at most the last
+    SQLite: WAL lets readers work beside the writer and survives a killed process: a transaction is
+    in the file whole or not at all. `synchronous=NORMAL` keeps that, and gives up at most the last
     transactions when the machine itself loses power.
 
+    Args:
+        place: see `wye.gateway.dialects.place_of`.
+        connections: see `wye.gateway.dialects.make_engine`.
+        create: whether a file that does not exist is made.
+
     Raises:
-        StoreError: the folder cannot be written, or the file is no store, or one of a later
-            version; one of an earlier version is brought to this one.
+        StoreError: the place cannot be used, or is no store, or one of a later version; one of an
+            earlier version is brought to this one.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"the store's folder {path.parent} cannot be made ({error}); set store.path in wye.toml"
-        ) from error
-    engine = sa.create_engine(f"sqlite:///{path}")
-    sa.event.listen(engine, "connect", _prepare)
+    place = place_of(place)
+    if isinstance(place, Path):
+        _find_folder(place, create)
+    engine = make_engine(place, connections=connections)
     try:
         with engine.begin() as connection:
-            # The driver opens no transaction for DDL; without one, two gateways that start at once
-            # would both change the tables, and a killed one would leave them half changed.
-            connection.execute(sa.text("BEGIN IMMEDIATE"))
-            found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
-            if found > VERSION:
-                raise StoreError(
-                    f"{path} was written by another version of wye (its format is {found}, this "
-                    f"one knows {VERSION}); set store.path in wye.toml to a new file"
-                )
-            if found:
-                migrate(connection, found)
-            metadata.create_all(connection)
-            connection.execute(sa.text(f"PRAGMA user_version={VERSION}"))
-    except sa.exc.DatabaseError as error:
+            exclude_others(connection)
+            _bring_to_format(connection, place)
+    except STORE_ERRORS as error:
         engine.dispose()
         raise StoreError(
-            f"{path} cannot be opened as a store ({error.orig}); check the disk and its rights, or "
-            "set store.path in wye.toml to a new file"
+            f"{shown(place)} cannot be opened as a store ({details(error)}); "
+            + (
+                "check the disk and its rights, or set store.path in wye.toml to a new file"
+                if isinstance(place, Path)
+                else "check that the server runs, and its user, password and rights"
+            )
         ) from error
     except StoreError:
         engine.dispose()
@@ -278,27 +282,43 @@ def connect(path: Path) -> sa.Engine:
 
 
 def prompt_engine(engine: sa.Engine) -> sa.Engine:
-    """An engine on the same store for transactions that requests wait for.
-
-    SQLite moves its log into the file, and waits for the disk to have it, at the end of whichever
-    transaction finds the log long. Here that is left to the writers whom nobody waits for.
-    """
-    if engine.dialect.name != "sqlite":
-        return engine
-    prompt = sa.create_engine(engine.url)
-
-    @sa.event.listens_for(prompt, "connect")
-    def _prepare_prompt(connection: Any, record: Any) -> None:
-        _prepare(connection, record)
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-
-    return prompt
+    """An engine on the same store for transactions that requests wait for, from one thread."""
+    return make_engine(place_of_engine(engine), prompt=True)
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA busy_timeout=5000")
+def _find_folder(path: Path, create: bool) -> None:
+    if not create and not path.is_file():
+        raise StoreError(
+            f"{path} does not exist; give the store of a gateway (it says where it is at its start)"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the store's folder {path.parent} cannot be made ({error}); set store.path in wye.toml"
+        ) from error
+
+
+def _bring_to_format(connection: sa.Connection, place: Place) -> None:
+    found = read_format(connection)
+    if found > VERSION:
+        raise StoreError(
+            f"{shown(place)} was written by another version of wye (its format is {found}, this "
+            f"one knows {VERSION}); set store.path or store.url in wye.toml to a new store"
+        )
+    if found:
+        migrate(connection, found)
+    elif taken := foreign_tables(connection, metadata.tables):
+        raise StoreError(
+            f"{shown(place)} holds the tables {', '.join(taken)} of another program; give wye a "
+            "database of its own, or a schema: ?options=-csearch_path=NAME at the url's end"
+        )
+    metadata.create_all(connection)
+    if found != VERSION:
+        for table in metadata.sorted_tables:
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+        write_format(connection, VERSION)
 
 
 def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:
@@ -314,6 +334,7 @@ def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:
         for target, prices in ((target, target.prices) for target in known)
     ]
     with engine.begin() as connection:
+        exclude_others(connection)
         names = [row["name"] for row in rows]
         connection.execute(sa.delete(targets).where(targets.c.name.in_(names)))
         connection.execute(sa.insert(targets), rows)
@@ -324,4 +345,5 @@ def row_of(record: Record) -> tuple[sa.Table, dict[str, Any]]:
     row = asdict(record)
     if row.get("router_seconds") != row.get("router_seconds"):
         row["router_seconds"] = None
-    return _TABLES[type(record)], row
+    texts = {name: storable(value) for name, value in row.items() if isinstance(value, str)}
+    return _TABLES[type(record)], row | texts

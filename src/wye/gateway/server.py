@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from wye.errors import WyeError
 from wye.gateway.app import create_app
 from wye.gateway.config import Config, read_config, with_address
+from wye.gateway.dialects import shown
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
 from wye.gateway.gateway import Gateway
 from wye.gateway.header_clock import with_header_clock
@@ -193,5 +194,5 @@ def _welcome(config: Config, listener: socket.socket, say: Callable[[str], None]
     kept = "kept in" if config.prompts_kept else "not kept; decisions are in"
     say(f"dashboard   http://{host}:{port}/")
     say(f'OpenAI API  http://{host}:{port}/v1   model "wye" routes, any api_key will do')
-    say(f"prompts are {kept} {config.store.file()}")
+    say(f"prompts are {kept} {shown(config.store.place())}")
     say("next: open the dashboard and try a prompt; Ctrl-C stops")

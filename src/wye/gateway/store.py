@@ -1,9 +1,9 @@
 """The store: every decision and outcome, written in batches by a thread of its own.
 
-`add` never blocks and never fails: records wait in memory and go to SQLite together, one
+`add` never blocks and never fails: records wait in memory and go to the database together, one
 transaction every `batch_seconds`. A killed process loses at most what waited. While the store
-cannot be written (full disk), records wait up to `max_pending`; beyond that the oldest are dropped
-and counted as lost. Serving goes on either way.
+cannot be written (full disk, a server that is away), records wait up to `max_pending`; beyond that
+the oldest are dropped and counted as lost. Serving goes on either way.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-import sqlalchemy as sa
-
+from wye.gateway.dialects import (
+    Place,
+    details,
+    insert_if_new,
+    is_stores_fault,
+    place_of,
+    reason,
+    shown,
+)
 from wye.gateway.records import Record
 from wye.gateway.schema import connect, row_of
 
@@ -36,22 +42,28 @@ class StoreHealth:
 
 
 class Store:
-    """Writer and reader of one SQLite file.
+    """Writer and reader of one store.
 
     Args:
-        path: the file; made where there is none.
+        place: a SQLite file, made where there is none, or a PostgreSQL database.
         batch_seconds: longest time a record waits before it is written.
-        max_pending: most records that wait while the file cannot be written.
+        max_pending: most records that wait while the store cannot be written.
+        connections: see `wye.gateway.dialects.make_engine`.
 
     Raises:
-        StoreError: the file cannot be opened at the start.
+        StoreError: the store cannot be opened at the start.
     """
 
     def __init__(
-        self, path: str | Path, *, batch_seconds: float = 0.5, max_pending: int = 10_000
+        self,
+        place: str | Place,
+        *,
+        batch_seconds: float = 0.5,
+        max_pending: int = 10_000,
+        connections: int = 8,
     ) -> None:
-        self.path = Path(path)
-        self.engine = connect(self.path)
+        self.place = place_of(place)
+        self.engine = connect(self.place, connections=connections)
         self._batch_seconds = batch_seconds
         self._max_pending = max_pending
         self._pending: deque[Record] = deque()
@@ -113,7 +125,7 @@ class Store:
             if self._pending:
                 logger.error(
                     "%d records could not be written to %s and are lost: %s",
-                    len(self._pending), self.path, self._error,
+                    len(self._pending), shown(self.place), self._error,
                 )  # fmt: skip
                 self._drop(len(self._pending))
         self.engine.dispose()
@@ -150,9 +162,10 @@ class Store:
             return [], None
         try:
             self._insert(batch)
-        except sa.exc.OperationalError as error:
-            return batch, str(error.orig)
-        except Exception:
+        except Exception as error:
+            if is_stores_fault(error):
+                logger.debug("the store %s: %s", shown(self.place), details(error))
+                return batch, reason(error)
             logger.exception("a batch of %d records is refused; writing them singly", len(batch))
             return self._write_singly(batch)
         return [], None
@@ -162,9 +175,9 @@ class Store:
         for index, record in enumerate(batch):
             try:
                 self._insert([record])
-            except sa.exc.OperationalError as error:
-                return batch[index:], str(error.orig)
-            except Exception:
+            except Exception as error:
+                if is_stores_fault(error):
+                    return batch[index:], reason(error)
                 logger.exception("a %s cannot be stored and is lost", type(record).__name__)
                 with self._changed:
                     self._lost += 1
@@ -174,14 +187,14 @@ class Store:
         rows = sorted((row_of(record) for record in batch), key=lambda pair: pair[0].name)
         with self.engine.begin() as connection:
             for table, group in groupby(rows, key=lambda pair: pair[0]):
-                connection.execute(sa.insert(table), [row for _, row in group])
+                connection.execute(insert_if_new(connection, table), [row for _, row in group])
 
     def _report(self, error: str | None) -> None:
         """Say once when the store stops working and once when it works again."""
         if error is not None and self._error is None:
-            logger.error("the store %s cannot be written: %s", self.path, error)
+            logger.error("the store %s cannot be written: %s", shown(self.place), error)
         elif error is None and self._error is not None:
-            logger.warning("the store %s is written again", self.path)
+            logger.warning("the store %s is written again", shown(self.place))
         self._error = error
 
     def _drop(self, count: int) -> None:

@@ -102,8 +102,8 @@ overheads = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("target", sa.Text, nullable=False),
-    sa.Column("input_tokens", sa.Integer),
-    sa.Column("output_tokens", sa.Integer),
+    sa.Column("input_tokens", sa.BigInteger),
+    sa.Column("output_tokens", sa.BigInteger),
     sa.Column("cost_usd", sa.Float),
     sa.Column("result", sa.Text, nullable=False),
 )

@@ -24,10 +24,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from wye.gateway.dialects import lock_in_order
 from wye.gateway.records import new_id
 from wye.gateway.schema import accounts, keys, leases, reservations, sessions
 
 _A = accounts.c
+# Databases take some ten thousand parameters, and a short transaction lets others pass.
+_AT_ONCE = 2000
 # The cases of an UPDATE see the row as it was; these name its sums as of the given day and month.
 _TODAY = sa.bindparam("today", type_=sa.BigInteger())
 _THIS_MONTH = sa.bindparam("this_month", type_=sa.BigInteger())
@@ -178,6 +181,20 @@ _DELETED = (
 )
 
 
+def _some(table: sa.Table, *old: sa.ColumnElement[bool]) -> sa.Delete:
+    """Delete some rows; the conditions hold again for a row that somebody has changed meanwhile."""
+    key = sa.tuple_(*table.primary_key.columns)
+    chosen = sa.select(*table.primary_key.columns).where(*old).limit(_AT_ONCE)
+    return sa.delete(table).where(key.in_(chosen), *old)
+
+
+_BEFORE = sa.bindparam("before", type_=sa.Float())
+_SILENT_SESSIONS = _some(sessions, sessions.c.seen < _BEFORE, sessions.c.reserved == 0)
+_OLD_LAPSES = _some(
+    reservations, reservations.c.lapsed.is_(sa.true()), reservations.c.time < _BEFORE
+)
+
+
 class Books:
     """The books as one gateway keeps them.
 
@@ -217,7 +234,14 @@ class Books:
     ) -> list[None]:
         """Turn each reservation into what was really spent; one that is settled stays as it is."""
         costs = {reservation.id: spent for reservation, spent in settlements}
-        found = connection.execute(_DELETED, {"ids": list(costs)}).mappings().all()
+        ids = list(costs)
+        found = [
+            row
+            for start in range(0, len(ids), _AT_ONCE)
+            for row in connection.execute(
+                _DELETED, {"ids": ids[start : start + _AT_ONCE]}
+            ).mappings()
+        ]
         self._correct(
             connection,
             (
@@ -242,17 +266,34 @@ class Books:
 
     def lapse(self, connection: sa.Connection) -> int:
         """Count as spent what gateways without a lease have reserved; how many reservations."""
+        orphaned = (
+            reservations.c.lapsed.is_(sa.false()),
+            reservations.c.gateway.not_in(sa.select(leases.c.id)),
+        )
+        concerned = sa.select(reservations.c.key_id).where(*orphaned).distinct()
+        lock_in_order(connection, _A.key_id, connection.execute(concerned).scalars().all())
         rows = connection.execute(
             sa.update(reservations)
-            .where(
-                reservations.c.lapsed.is_(sa.false()),
-                reservations.c.gateway.not_in(sa.select(leases.c.id)),
-            )
+            .where(*orphaned)
             .values(lapsed=True)
             .returning(reservations)
         ).mappings().all()  # fmt: skip
         self._correct(connection, ((row, row["amount"], -row["amount"]) for row in rows))
         return len(rows)
+
+    def forget(self, connection: sa.Connection, seconds: float) -> int:
+        """Drop some sessions, and reservations that lapsed, of which nothing was heard for so long.
+
+        What they spent stays in their key's account; a session that comes back begins anew.
+
+        Returns:
+            How many rows are gone, at most a few thousand at a time.
+        """
+        before = self._clock() - seconds
+        return sum(
+            connection.execute(statement, {"before": before}).rowcount
+            for statement in (_SILENT_SESSIONS, _OLD_LAPSES)
+        )
 
     def left(self, connection: sa.Connection, order: Order) -> Left:
         """What is free of each budget of the order's key and session."""

@@ -4,6 +4,9 @@ A thread takes everything that waits, runs it in one transaction and tells every
 meanwhile waits for the next. So a transaction costs a lone request no more than usual, and under
 load its cost is shared. Nothing waits on purpose.
 
+A transaction that may have been committed or not, because the database went away in the middle, is
+asked after before anything else is done (`wye.gateway.money.transactions`).
+
 Work comes in two kinds. Who *asks* waits for the result and gets the error where there is none. Who
 *tells* goes on: it is kept and tried again until it is written, before anything that is asked.
 """
@@ -21,6 +24,9 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 
 from wye.errors import WyeError
+from wye.gateway.dialects import STORE_ERRORS, details, is_stores_fault, lock_in_order, reason
+from wye.gateway.money.transactions import InDoubtError, committed, run
+from wye.gateway.schema import accounts
 
 logger = logging.getLogger("wye.gateway")
 Item = TypeVar("Item")
@@ -42,11 +48,13 @@ class Handler(Generic[Item, Result]):
         apply: does all items on a connection, within a transaction; one result for each.
         undo: takes a result back that nobody waited for; tells, must not ask.
         merge: fewer items with the same effect, for when many wait.
+        key_of: id of the key whose account an item changes, which is locked before all is done.
     """
 
     apply: Callable[[sa.Connection, Sequence[Item]], Sequence[Result]]
     undo: Callable[[Result], None] | None = None
     merge: Callable[[Sequence[Item]], list[Item]] | None = None
+    key_of: Callable[[Item], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,19 @@ class _Asked:
     item: Any
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+
+
+Told = dict[Handler[Any, Any], list[Any]]
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """A transaction that may have been committed or not."""
+
+    receipt: str
+    told: Told
+    asked: list[_Asked]
+    results: dict[int, Any]
 
 
 class GroupCommit:
@@ -70,10 +91,11 @@ class GroupCommit:
         self._engine = engine
         self._changed = threading.Condition()
         self._asked: list[_Asked] = []
-        self._told: dict[Handler[Any, Any], list[Any]] = {}
+        self._told: Told = {}
         self._thread: threading.Thread | None = None
         self._closing = False
         self._error: str | None = None
+        self._doubt: _Doubt | None = None
         self._tick: tuple[float, Handler[None, None]] | None = None
         self._next_tick = 0.0
 
@@ -86,7 +108,8 @@ class GroupCommit:
     def waiting(self) -> int:
         """How much that was told is not written yet."""
         with self._changed:
-            return sum(len(items) for items in self._told.values())
+            told = [self._told] + ([self._doubt.told] if self._doubt else [])
+            return sum(len(items) for waiting in told for items in waiting.values())
 
     async def ask(self, handler: Handler[Item, Result], item: Item) -> Result:
         """What the handler makes of the item, once that is committed.
@@ -149,27 +172,26 @@ class GroupCommit:
                 elif error is None and self._error is not None:
                     logger.warning("the ledger is written again")
                 self._error = str(error) if error is not None else None
-                if error is not None:
-                    for handler, items in told.items():
-                        self._told[handler] = items + self._told.get(handler, [])
+                if error is not None and (self._doubt is None or self._doubt.told is not told):
+                    self._put_back(told)
             self._deliver(asked, results, error)
             with self._changed:
-                idle = not self._asked and (not self._told or error is not None)
+                idle = not self._asked and (not self._work_waits() or error is not None)
                 if self._closing and idle:
                     return
 
-    def _next(self) -> tuple[dict[Handler[Any, Any], list[Any]], list[_Asked]]:
+    def _next(self) -> tuple[Told, list[_Asked]]:
         """Wait for work; after a failure what was told waits a moment for better times."""
         with self._changed:
             while not (self._asked or self._closing):
                 wait = self._next_tick - time.monotonic() if self._tick else None
                 if wait is not None and wait <= 0:
                     break
-                if self._told:
+                if self._work_waits():
                     if self._error is None:
                         break
                     wait = min(_RETRY_SECONDS, wait if wait is not None else _RETRY_SECONDS)
-                if not self._changed.wait(wait) and self._told:
+                if not self._changed.wait(wait) and self._work_waits():
                     break
             if self._tick is not None and time.monotonic() >= self._next_tick:
                 seconds, handler = self._tick
@@ -179,25 +201,59 @@ class GroupCommit:
             asked, self._asked = self._asked, []
             return told, asked
 
-    def _commit(
-        self, told: dict[Handler[Any, Any], list[Any]], asked: list[_Asked]
-    ) -> tuple[dict[int, Any], Exception | None]:
+    def _work_waits(self) -> bool:
+        return bool(self._told) or self._doubt is not None
+
+    def _put_back(self, told: Told) -> None:
+        for handler, items in told.items():
+            self._told[handler] = items + self._told.get(handler, [])
+
+    def _commit(self, told: Told, asked: list[_Asked]) -> tuple[dict[int, Any], Exception | None]:
         """Everything in one transaction, tried again where others were in the way."""
-        if not told and not asked:
-            return {}, None
         for tries_left in reversed(range(_TRIES)):
             try:
-                with self._engine.begin() as connection:
-                    for handler, items in told.items():
-                        handler.apply(connection, items)
-                    return self._answers(connection, asked), None
-            except (sa.exc.IntegrityError, sa.exc.OperationalError) as error:
-                if tries_left == 0:
-                    return {}, LedgerError(str(error.orig))
+                self._settle_doubt()
+                if not told and not asked:
+                    return {}, None
+                return run(self._engine, lambda c: self._do(c, told, asked)), None
+            except InDoubtError as error:
+                logger.error("the store went away during a commit: %s", details(error.cause))
+                with self._changed:
+                    self._doubt = _Doubt(error.receipt, told, asked, error.result)
+                return {}, LedgerError(reason(error.cause))
+            except STORE_ERRORS as error:
+                others = isinstance(error, sa.exc.IntegrityError) or is_stores_fault(error)
+                if tries_left == 0 or not others:
+                    logger.debug("a transaction of the ledger failed", exc_info=True)
+                    return {}, LedgerError(reason(error))
             except Exception as error:
                 logger.exception("a transaction of the ledger failed")
                 return {}, error
         raise AssertionError("the last try returns")
+
+    def _settle_doubt(self) -> None:
+        """Find out what became of the transaction in doubt, if there is one."""
+        doubt = self._doubt
+        if doubt is None:
+            return
+        done = committed(self._engine, doubt.receipt)
+        with self._changed:
+            self._doubt = None
+            if not done:
+                self._put_back(doubt.told)
+        for place, work in enumerate(doubt.asked):
+            # They were told that it failed.
+            if done:
+                _take_back(work, doubt.results[place], None)
+
+    def _do(self, connection: sa.Connection, told: Told, asked: list[_Asked]) -> dict[int, Any]:
+        work = [(handler, item) for handler, items in told.items() for item in items]
+        work += [(one.handler, one.item) for one in asked]
+        locked = {handler.key_of(item) for handler, item in work if handler.key_of is not None}
+        lock_in_order(connection, accounts.c.key_id, locked)
+        for handler, items in told.items():
+            handler.apply(connection, items)
+        return self._answers(connection, asked)
 
     def _answers(self, connection: sa.Connection, asked: list[_Asked]) -> dict[int, Any]:
         results: dict[int, Any] = {}

@@ -12,8 +12,7 @@ import logging
 import time
 from collections import OrderedDict
 
-import sqlalchemy as sa
-
+from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.money.keys import Key, KeyBook, digest_of
 
 logger = logging.getLogger("wye.gateway")
@@ -29,7 +28,7 @@ class KeyRing:
         fresh_seconds: longest time for which an answer is taken from memory.
 
     Raises:
-        DatabaseError: the store cannot be read.
+        DBAPIError, TimeoutError: the store cannot be read.
     """
 
     def __init__(self, book: KeyBook, *, required: bool, fresh_seconds: float) -> None:
@@ -46,15 +45,15 @@ class KeyRing:
             self._checked = time.monotonic()
             try:
                 self._required = await asyncio.to_thread(self.book.any)
-            except sa.exc.DatabaseError as error:
-                logger.error("the store cannot be asked for keys: %s", error.orig)
+            except STORE_ERRORS as error:
+                logger.error("the store cannot be asked for keys: %s", details(error))
         return self._required
 
     async def find(self, secret: str) -> Key | None:
         """The key with this secret, revoked and expired ones too; None where there is none.
 
         Raises:
-            DatabaseError: the store cannot be read, and the key is not known.
+            DBAPIError, TimeoutError: the store cannot be read, and the key is not known.
         """
         digest = digest_of(secret)
         known = self._known.get(digest)
@@ -72,10 +71,10 @@ class KeyRing:
         began = time.monotonic()
         try:
             key = await asyncio.to_thread(self.book.find, secret)
-        except sa.exc.DatabaseError as error:
+        except STORE_ERRORS as error:
             if digest not in self._known:
                 raise
-            logger.error("the store cannot be asked for keys, memory serves: %s", error.orig)
+            logger.error("the store cannot be asked for keys, memory serves: %s", details(error))
             return self._known[digest][1]
         self._known.pop(digest, None)
         if key is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
+from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.money.books import Books, Left, Order, Reservation, Spend, merged
 from wye.gateway.money.group_commit import GroupCommit, Handler
 from wye.gateway.money.lease import Lease
@@ -28,6 +29,7 @@ class Ledger:
     Args:
         group: runs the transactions.
         lease_seconds: see `Lease`.
+        session_seconds: a session that is silent for so long is forgotten.
         clock: seconds since 1970.
     """
 
@@ -36,16 +38,20 @@ class Ledger:
         group: GroupCommit,
         *,
         lease_seconds: float = 30.0,
+        session_seconds: float = 30 * 86400.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._group = group
         self._lease = Lease(lease_seconds, clock)
         self._books = Books(self._lease.id, clock)
+        self._session_seconds = session_seconds
         self._held = False
         self._seen: OrderedDict[tuple[str, str | None], tuple[float, Left]] = OrderedDict()
-        self._reserve = Handler(self._apply_reserve, undo=self._give_back)
-        self._settle = Handler(self._books.settle)
-        self._book = Handler(self._books.book, merge=merged)
+        self._reserve = Handler(
+            self._apply_reserve, undo=self._give_back, key_of=lambda order: order.key_id
+        )
+        self._settle = Handler(self._books.settle, key_of=lambda pair: pair[0].key_id)
+        self._book = Handler(self._books.book, merge=merged, key_of=lambda spend: spend.key_id)
         self._look = Handler(self._apply_look)
 
     async def reserve(self, order: Order) -> Reservation | Left:
@@ -93,7 +99,7 @@ class Ledger:
         """Count as spent what gateways that are gone had reserved; how many reservations.
 
         Raises:
-            DatabaseError: the store cannot be written.
+            DBAPIError, TimeoutError: the store cannot be written.
         """
         with engine.begin() as connection:
             return self._take_over(connection)
@@ -106,8 +112,8 @@ class Ledger:
         try:
             with engine.begin() as connection:
                 self._lease.give_up(connection)
-        except sa.exc.DatabaseError as error:
-            logger.error("the lease cannot be given up and will lapse: %s", error.orig)
+        except STORE_ERRORS as error:
+            logger.error("the lease cannot be given up and will lapse: %s", details(error))
 
     def _apply_reserve(
         self, connection: sa.Connection, orders: Sequence[Order]
@@ -124,6 +130,7 @@ class Ledger:
     def _beat(self, connection: sa.Connection, items: Sequence[None]) -> list[None]:
         self._lease.renew(connection)
         self._take_over(connection)
+        self._books.forget(connection, self._session_seconds)
         return [None] * len(items)
 
     def _take_over(self, connection: sa.Connection) -> int:

@@ -111,8 +111,8 @@ class Limiter:
         self._group = group
         self._clock = clock
         self._memory: dict[str, tuple[int, int]] = {}
-        self._pass = Handler(self.pass_in_store)
-        self._correct = Handler(self._correct_in_store)
+        self._pass = Handler(self.pass_in_store, key_of=lambda passage: passage.key_id)
+        self._correct = Handler(self._correct_in_store, key_of=lambda shift: shift[0])
 
     async def admit(self, key: Key, tokens: int) -> Wait | None:
         """Let one request of so many tokens pass, or say how long it must wait."""

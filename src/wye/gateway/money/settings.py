@@ -20,6 +20,8 @@ class MoneyTable(BaseModel):
         key_seconds: longest time until a change of a key is seen by a running gateway.
         lease_seconds: a gateway not heard of for so long is taken for dead, and what it had
             reserved for spent.
+        session_days: a session that was silent for so long is forgotten, and begins anew with its
+            whole budget when it comes back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,3 +30,4 @@ class MoneyTable(BaseModel):
     rate_limits: Literal["store", "memory"] = "store"
     key_seconds: _Seconds = 1.0
     lease_seconds: _Seconds = 30.0
+    session_days: _Seconds = 30.0
