@@ -36,18 +36,22 @@ class Attempt:
 
     span_id: int
     deployment: str
+    trace: Trace
     started: int
     ended: int = 0
     fault: str | None = None
 
     def failed(self, fault: str) -> None:
         """It ended without an answer."""
-        self.ended, self.fault = time.time_ns(), fault
+        self.ended, self.fault = self.trace.now(), fault
 
 
 @dataclass(slots=True)
 class Trace:
-    """One request. Moments are nanoseconds since 1970, ids numbers; 0 for no parent."""
+    """One request. Moments are nanoseconds since 1970, ids numbers; 0 for no parent.
+
+    All moments but the first are counted from it by a clock that never jumps.
+    """
 
     trace_id: int
     span_id: int
@@ -57,7 +61,8 @@ class Trace:
     method: str
     path: str
     host: str
-    started: int
+    started: int = field(default_factory=time.time_ns)
+    base: int = field(default_factory=time.monotonic_ns)
     ended: int = 0
     status: int = 0
     decision_id: int = 0
@@ -74,15 +79,18 @@ class Trace:
 
     def end(self) -> None:
         """The response was sent, or will never be."""
-        self.ended = time.time_ns()
+        self.ended = self.now()
+
+    def now(self) -> int:
+        """The present moment."""
+        return self.started + time.monotonic_ns() - self.base
 
     def decided(self, exchange: Exchange, *, content: bool) -> None:
         """Note a decision."""
-        now = time.time_ns()
         body = exchange.chat.body
         self.decision_id = new_span_id()
-        self.decision_ended = now
-        self.decision_started = now - int((time.monotonic() - exchange.started) * 1e9)
+        self.decision_ended = self.now()
+        self.decision_started = self.started + int(exchange.started * 1e9) - self.base
         self.decision = exchange.routed.record
         self.key = exchange.grant.key.name if exchange.grant.key is not None else None
         self.operation = "embeddings" if self.path.endswith("/embeddings") else "chat"
@@ -93,7 +101,7 @@ class Trace:
 
     def answered(self, exchange: Exchange, outcome: OutcomeRecord) -> None:
         """Note what came of it; the call that answered, or still runs, ends with it."""
-        now = time.time_ns()
+        now = self.now()
         self.outcome = outcome
         self.served_as = exchange.glance.model if exchange.glance is not None else None
         answered_by = exchange.call.deployment.name if exchange.call is not None else None
@@ -124,15 +132,15 @@ def begin(headers: Mapping[str, str], method: str, path: str, share: float) -> T
             who sample by it choose the same ones.
     """
     found = _PARENT.match(headers.get("traceparent", "").strip())
-    started, span_id = time.time_ns(), new_span_id()
+    span_id = new_span_id()
     host = headers.get("host", "")
     if found and int(found[1], 16) and int(found[2], 16):
         sampled = bool(int(found[3], 16) & _SAMPLED)
         known = (int(found[1], 16), span_id, int(found[2], 16), sampled)
-        return Trace(*known, headers.get("tracestate", "")[:512], method, path, host, started)
+        return Trace(*known, headers.get("tracestate", "")[:512], method, path, host)
     trace_id = _ids.getrandbits(128) or 1
     sampled = (trace_id & (1 << 64) - 1) < share * (1 << 64)
-    return Trace(trace_id, span_id, 0, sampled, "", method, path, host, started)
+    return Trace(trace_id, span_id, 0, sampled, "", method, path, host)
 
 
 def begin_attempt(trace: Trace, deployment: str) -> Attempt:
@@ -143,6 +151,6 @@ def begin_attempt(trace: Trace, deployment: str) -> Attempt:
     if trace.state:
         outgoing["tracestate"] = trace.state
     OUTGOING.set(outgoing)
-    begun = Attempt(span_id, deployment, time.time_ns())
+    begun = Attempt(span_id, deployment, trace, trace.now())
     trace.attempts.append(begun)
     return begun
