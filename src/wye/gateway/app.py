@@ -7,6 +7,7 @@ Routes: `chat.py`, `decision_routes.py`, `dashboard_routes.py`, `dashboard_files
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,7 +34,7 @@ from wye.gateway.door import Door
 from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
 from wye.gateway.guard import Guard
-from wye.gateway.metrics import CONTENT_TYPE
+from wye.gateway.gauges import CONTENT_TYPE
 from wye.gateway.surfaces import SURFACES, surface_at
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
@@ -150,7 +151,7 @@ async def health(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     gateway: Gateway = request.app.state.gateway
-    body = gateway.metrics.render(gateway.breakers, gateway.store.health())
+    body = await asyncio.to_thread(gateway.gauges.render, gateway)
     return Response(body, headers={"content-type": CONTENT_TYPE})
 
 

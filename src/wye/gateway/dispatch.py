@@ -217,7 +217,8 @@ class Dispatcher:
             reasoning_tokens=usage.reasoning if usage else None,
         )
         self._store.add(outcome)
-        self._metrics.record(exchange.routed.record.policy_name, outcome)
+        key = exchange.grant.key.name if exchange.grant.key is not None else None
+        self._metrics.record(exchange.routed.record.policy_name, outcome, key)
         self._metrics.in_flight.dec()
         for witness in self._witnesses:
             witness.ended(exchange, outcome)

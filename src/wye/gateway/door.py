@@ -55,6 +55,7 @@ class Door:
             entered = await self._places.enter()
         except ApiError as error:
             self._metrics.rejected.labels(str(error.status)).inc()
+            self._metrics.shed.labels(str(error.code)).inc()
             body = surface_at(scope["path"]).error(error)
             await JSONResponse(body, error.status, headers=error.headers)(scope, receive, send)
             return

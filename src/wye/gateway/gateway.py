@@ -13,6 +13,7 @@ from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
 from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.dispatch import Dispatcher
+from wye.gateway.gauges import Gauges
 from wye.gateway.lane import Circuit, Deployment, Lane
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Admission
@@ -48,6 +49,7 @@ class Gateway:
     places: Places
     store: Store
     metrics: Metrics
+    gauges: Gauges
     dispatcher: Dispatcher
     ring: KeyRing
     admission: Admission
@@ -131,7 +133,7 @@ def build(
     except BaseException:
         store.close()
         raise
-    metrics = Metrics()
+    metrics = Metrics(config.metrics)
     onlookers = look_on(config)
     limiter = Limiter(group if config.money.rate_limits == "store" else None)
     return Gateway(
@@ -143,6 +145,7 @@ def build(
         ),
         store=store,
         metrics=metrics,
+        gauges=Gauges(metrics),
         dispatcher=Dispatcher(service, lanes, store, metrics, onlookers.witnesses),
         ring=ring,
         admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),

@@ -1,101 +1,160 @@
-"""Prometheus metrics of one gateway, in a registry of its own."""
+"""Prometheus metrics of one gateway, in a registry of its own.
+
+Labels are names that somebody configured (targets, deployments, policies) or words of wye's own, so
+that no client can make series. Keys are many, and have series only where `[metrics] keys` asks.
+What is read at the moment of asking (queues, circuits, budgets) is in `wye.gateway.gauges`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import pairwise
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wye.gateway.breaker import State
-from wye.gateway.lane import Circuit
 from wye.gateway.records import OutcomeRecord
-from wye.gateway.store import StoreHealth
+from wye.gateway.telemetry.settings import MetricsTable
 from wye.gateway.upstream import Fault
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHERS = "(others)"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_FIRST_SECONDS = (0.01, 0.025, *_SECONDS)
 _DECISION_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 
 
 class Metrics:
-    """What is counted, and how it is told."""
+    """What is counted.
 
-    def __init__(self) -> None:
+    Args:
+        settings: see `MetricsTable`.
+    """
+
+    def __init__(self, settings: MetricsTable | None = None) -> None:
+        self.settings = settings or MetricsTable()
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "wye_requests", "Chat requests by policy, target and result.",
-            ("policy", "target", "status"), registry=self.registry,
-        )  # fmt: skip
-        self.rejected = Counter(
-            "wye_rejected_requests", "Requests refused before a decision, by HTTP status.",
-            ("code",), registry=self.registry,
-        )  # fmt: skip
-        self.cost = Counter(
-            "wye_cost_usd", "USD spent, by target.", ("target",), registry=self.registry
+        self._named_keys: set[str] = set()
+        self.requests = self._counter(
+            "wye_requests", "Requests by policy, target and result.", "policy", "target", "status"
         )
-        self.tokens = Counter(
-            "wye_tokens",
-            "Tokens by target and direction.",
-            ("target", "direction"),
-            registry=self.registry,
+        self.rejected = self._counter(
+            "wye_rejected_requests", "Requests refused before a decision, by HTTP status.", "code"
         )
-        self.failures = Counter(
-            "wye_upstream_failures", "Attempts that a target failed, by kind.",
-            ("target", "fault"), registry=self.registry,
-        )  # fmt: skip
-        self.in_flight = Gauge(
-            "wye_requests_in_flight", "Chat requests being served.", registry=self.registry
+        self.shed = self._counter(
+            "wye_shed_requests", "Requests refused since the gateway is full or stopping.", "reason"
         )
-        self.latency = Histogram(
-            "wye_request_seconds", "Seconds from request to last byte.",
-            ("target",), buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.first_byte = Histogram(
-            "wye_first_byte_seconds", "Seconds from request to the first piece of the answer.",
-            ("target",), buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.decision = Histogram(
-            "wye_decision_seconds", "Seconds that deciding took.",
-            buckets=_DECISION_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.circuit = Gauge(
-            "wye_circuit_open", "1 when the target is left alone, 0.5 half open, 0 closed.",
-            ("target",), registry=self.registry,
-        )  # fmt: skip
-        self.store_ok = Gauge(
-            "wye_store_ok", "1 when records reach the disk.", registry=self.registry
+        self.guarded = self._counter(
+            "wye_guarded_requests", "Requests that the guard flagged.", "verdict", "action"
         )
-        self.store_pending = Gauge(
-            "wye_store_pending", "Records waiting to be written.", registry=self.registry
+        self.cost = self._counter("wye_cost_usd", "USD spent, by target.", "target")
+        self.baseline = self._counter(
+            "wye_baseline_cost_usd",
+            "USD that the same requests are expected to have cost at the baseline target.",
         )
-        self.store_lost = Gauge(
-            "wye_store_lost_records", "Records that never reached the disk.", registry=self.registry
+        self.tokens = self._counter(
+            "wye_tokens", "Tokens by target and direction (in, out).", "target", "direction"
+        )
+        self.token_parts = self._counter(
+            "wye_token_parts",
+            "Tokens within those of wye_tokens: cached_input and cache_write are input, "
+            "reasoning is output.",
+            "target", "part",
+        )  # fmt: skip
+        self.failures = self._counter(
+            "wye_upstream_failures", "Calls that a target failed, by kind.", "target", "fault"
+        )
+        self.retries = self._counter(
+            "wye_retries", "Further calls to a target for the same request.", "target"
+        )
+        self.fallbacks = self._counter(
+            "wye_fallbacks", "Requests that went on to a target after another failed.", "target"
+        )
+        self.hedges = self._counter(
+            "wye_hedges", "Calls that were not waited for, since another answered.", "target"
+        )
+        self.answer_cache = self._counter(
+            "wye_answer_cache", "Look-ups in a cache of answers.", "cache", "result"
+        )
+        self.alarms = self._counter("wye_alarms", "Alarms that the watch raised.", "kind")
+        self.key_requests = self._counter("wye_key_requests", "Requests by key.", "key")
+        self.key_cost = self._counter("wye_key_cost_usd", "USD spent by key.", "key")
+        self.key_tokens = self._counter("wye_key_tokens", "Tokens by key.", "key", "direction")
+        self.in_flight = self.gauge("wye_requests_in_flight", "Requests being served.")
+        self.latency = self._histogram(
+            "wye_request_seconds", "Seconds from request to last byte.", _SECONDS, "target"
+        )
+        self.first_byte = self._histogram(
+            "wye_first_byte_seconds",
+            "Seconds from request to the first piece of the answer, its first token in a stream.",
+            _FIRST_SECONDS, "target",
+        )  # fmt: skip
+        self.decision = self._histogram(
+            "wye_decision_seconds", "Seconds that deciding took.", _DECISION_SECONDS
         )
 
-    def record(self, policy: str, outcome: OutcomeRecord) -> None:
+    def gauge(self, name: str, words: str, *labels: str) -> Gauge:
+        """A gauge in this registry."""
+        return Gauge(name, words, labels, registry=self.registry)
+
+    def record(self, policy: str, outcome: OutcomeRecord, key: str | None = None) -> None:
         """Count what became of a request."""
         target = outcome.target or "none"
         self.requests.labels(policy, target, outcome.status).inc()
-        for attempt in outcome.attempts:
-            if attempt["fault"] == Fault.HEDGED:
-                continue
-            self.failures.labels(attempt["target"], attempt["fault"]).inc()
+        if outcome.attempts:
+            self._attempts(outcome)
         if outcome.cost_usd is not None:
             self.cost.labels(target).inc(outcome.cost_usd)
+        if outcome.baseline_usd is not None:
+            self.baseline.inc(outcome.baseline_usd)
         for direction, count in (("in", outcome.input_tokens), ("out", outcome.output_tokens)):
             if count is not None:
                 self.tokens.labels(target, direction).inc(count)
+        for part, count in (
+            ("cached_input", outcome.cached_input_tokens),
+            ("cache_write", outcome.cache_write_tokens),
+            ("reasoning", outcome.reasoning_tokens),
+        ):
+            if count:
+                self.token_parts.labels(target, part).inc(count)
         if outcome.latency_s is not None:
             self.latency.labels(target).observe(outcome.latency_s)
         if outcome.first_byte_s is not None:
             self.first_byte.labels(target).observe(outcome.first_byte_s)
+        if key is not None and self.settings.keys:
+            self._key(self.name_of(key), outcome)
 
-    def render(self, breakers: Mapping[str, Circuit], store: StoreHealth) -> bytes:
-        """Everything in Prometheus' text format."""
-        level = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
-        for name, breaker in breakers.items():
-            self.circuit.labels(name).set(level[breaker.state])
-        self.store_ok.set(1 if store.ok else 0)
-        self.store_pending.set(store.pending)
-        self.store_lost.set(store.lost)
-        return generate_latest(self.registry)
+    def name_of(self, key: str) -> str:
+        """The label of a key: its name, for as many keys as `max_keys` allows."""
+        if key not in self._named_keys:
+            if len(self._named_keys) >= self.settings.max_keys:
+                return OTHERS
+            self._named_keys.add(key)
+        return key
+
+    def _key(self, key: str, outcome: OutcomeRecord) -> None:
+        self.key_requests.labels(key).inc()
+        self.key_cost.labels(key).inc(outcome.cost_usd or 0.0)
+        self.key_tokens.labels(key, "in").inc(outcome.input_tokens or 0)
+        self.key_tokens.labels(key, "out").inc(outcome.output_tokens or 0)
+
+    def _attempts(self, outcome: OutcomeRecord) -> None:
+        """Calls that failed, and where the request went after each."""
+        called = []
+        for attempt in outcome.attempts:
+            target = attempt["target"]
+            if attempt["fault"] == Fault.HEDGED:
+                self.hedges.labels(target).inc()
+                continue
+            self.failures.labels(target, attempt["fault"]).inc()
+            called.append(target)
+        if outcome.status == "ok" and outcome.target is not None:
+            called.append(outcome.target)
+        for before, after in pairwise(called):
+            (self.retries if before == after else self.fallbacks).labels(after).inc()
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(name, words, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, words: str, buckets: Sequence[float], *labels: str
+    ) -> Histogram:
+        return Histogram(name, words, labels, buckets=buckets, registry=self.registry)

@@ -11,6 +11,9 @@ from wye.errors import WyeError
 from wye.gateway.schema import alarms
 
 
+KINDS = ("traffic", "calibration", "guard", "model", "answers", "canary")
+
+
 class AlarmError(WyeError):
     """There is no such alarm."""
 
