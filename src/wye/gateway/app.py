@@ -33,8 +33,8 @@ from wye.gateway.dashboard_files import dashboard_file
 from wye.gateway.door import Door
 from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
-from wye.gateway.guard import Guard
 from wye.gateway.gauges import CONTENT_TYPE
+from wye.gateway.guard import Guard
 from wye.gateway.surfaces import SURFACES, surface_at
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter

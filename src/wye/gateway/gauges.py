@@ -93,8 +93,9 @@ class Gauges:
         self._limit.clear()
         self._spent.clear()
         good = [key for key in book.list() if key.revoked is None]
+        balances = book.balances()
         for key in good[: self._metrics.settings.max_keys]:
-            balance = book.balance(key)
+            balance = balances[key.id]
             for period in _PERIODS:
                 budget = getattr(key.limits, f"budget_{period}")
                 if budget is None:
