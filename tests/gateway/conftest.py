@@ -53,6 +53,10 @@ class World:
     def mend(self) -> None:
         self._http.post("/mend")
 
+    def script(self, model: str, **answer: Any) -> None:
+        """What it answers for `model`: `body` (`status`, `headers`), or the `events` of a stream."""
+        self._http.post("/script", json={model: answer})
+
     def stop(self) -> None:
         self._http.close()
         self._process.kill()
@@ -136,7 +140,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     def start(router: QueryRouter | None = None, **values: Any) -> Served:
         values.setdefault("store", {})
-        values["store"] = {"path": str(tmp_path / "gateway.db"), **values["store"]}
+        if "url" not in values["store"]:
+            values["store"] = {"path": str(tmp_path / "gateway.db"), **values["store"]}
         values.setdefault("policies", {"quality": {"kind": "quality"}})
         started.append(Served(Config.model_validate(values), router))
         return started[-1]

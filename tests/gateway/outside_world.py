@@ -12,6 +12,7 @@ The model's name says how it behaves, so that one process serves every kind of t
     stumble-500, -reset, -hang           fail the first time for their full name, then answer
     stumble-seconds, stumble-date        refuse the first time with 429 and Retry-After
     flaky                                fail while `POST /mend` was not called
+    of `POST /script`                    answer what was given there: status, headers, body, events
 
 `GET /seen` tells what came: every request's body and whether its client left early.
 Run as: python outside_world.py; prints its port.
@@ -33,6 +34,7 @@ SURFACES = ("/v1/messages", "/v1/responses", "/v1/embeddings")
 WORDS = ["The", " answer", " is", " forty", "-two", "."]
 seen: list[dict[str, Any]] = []
 mended = asyncio.Event()
+scripts: dict[str, dict[str, Any]] = {}
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,14 +55,19 @@ async def one_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     if path == "/mend":
         mended.set()
         return await reply(writer, 200, {})
+    if path == "/script":
+        scripts.update(json.loads(raw))
+        return await reply(writer, 200, {})
     body = json.loads(raw)
     came = {"traceparent": headers.get("traceparent")}
     came |= {"authorization": headers.get("authorization"), "time": time.monotonic()}
     note = {"body": body, "left": False, **came}
     seen.append(note)
     watch = asyncio.create_task(reader.read(1))
-    if path in SURFACES:
-        note["path"], note["headers"] = path, headers
+    note["path"], note["headers"] = path, headers
+    if body["model"] in scripts:
+        work = asyncio.create_task(recite(scripts[body["model"]], writer))
+    elif path in SURFACES:
         work = asyncio.create_task(speak(path, body, writer))
     else:
         work = asyncio.create_task(behave(str(body["model"]), body, writer))
@@ -176,6 +183,29 @@ async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) 
         await event(writer, json.dumps({**piece(body), "choices": [], "usage": usage()}))
     if kind != "no-done":
         await event(writer, "[DONE]")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
+
+
+async def recite(script: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    """Answer as a test has said."""
+    extra = "".join(f"{name}: {value}\r\n" for name, value in script.get("headers", {}).items())
+    if "events" not in script:
+        return await reply(writer, script.get("status", 200), script["body"], extra)
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    for data in script["events"]:
+        if data == "hang":
+            await asyncio.sleep(3600)
+        if data == "reset":
+            return reset(writer)
+        said = data if isinstance(data, str) else json.dumps(data)
+        name = f"event: {data['type']}\n" if isinstance(data, dict) and "type" in data else ""
+        raw = f"{name}data: {said}\n\n".encode()
+        writer.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+        await writer.drain()
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True

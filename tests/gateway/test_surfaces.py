@@ -63,7 +63,7 @@ def test_the_anthropic_client_gets_a_message_and_its_cache_is_billed(served, cla
     answer = raw.parse()
     assert answer.content[0].text == SAID
     assert answer.usage.cache_read_input_tokens == 100
-    assert json.loads(raw.text())["from_tomorrow"] == {"kept": True}
+    assert json.loads(raw.http_response.content)["from_tomorrow"] == {"kept": True}
     decision = decided(served, raw)
     assert decision["target"] == "claude"
     assert decision["text"] == "What is 6 x 7?"

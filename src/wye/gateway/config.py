@@ -38,6 +38,7 @@ _SPEAKS: Mapping[str, tuple[tuple[SurfaceName, ...], bool]] = {
     "openai": (("chat",), True),
     "anthropic": (("messages",), False),
     "embedded": (("chat",), False),
+    "provider": (("chat",), False),
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -141,6 +142,8 @@ class Target(_Table):
     api_key_env: str | None = None
     strategy: str | None = None
     speaks: tuple[SurfaceName, ...] = ()
+    translate: bool = False
+    provider: str | None = None
     price_in_per_mtok: Price | None = None
     price_out_per_mtok: Price | None = None
     price_cached_per_mtok: Price | None = None
@@ -176,6 +179,18 @@ class Target(_Table):
                 "a target of kind {kind} speaks {spoken} and nothing else; leave out `speaks`",
                 {"kind": self.kind, "spoken": ", ".join(spoken)},
             )
+        if self.translate and not {"chat", "messages"}.intersection(self.surfaces):
+            raise PydanticCustomError(
+                "translate",
+                "translate needs a target that speaks chat or messages; this one speaks {spoken}",
+                {"spoken": ", ".join(self.surfaces)},
+            )
+        if (self.kind == "provider") != (self.provider is not None):
+            raise PydanticCustomError(
+                "provider",
+                'provider belongs to kind = "provider", which needs it: the name that any-llm has '
+                'for it, for instance provider = "mistral"',
+            )
         if self.kind not in ("openai", "anthropic"):
             return self
         if self.deployments and self.base_url:
@@ -202,6 +217,14 @@ class Target(_Table):
     def surfaces(self) -> tuple[SurfaceName, ...]:
         """The wire formats that the target speaks."""
         return self.speaks or _SPEAKS.get(self.kind, (("chat",), True))[0]
+
+    @property
+    def translated(self) -> tuple[SurfaceName, ...]:
+        """The wire formats that the target answers in without speaking them."""
+        if not (self.translate or self.kind == "provider"):
+            return ()
+        pair: tuple[SurfaceName, ...] = ("chat", "messages")
+        return tuple(name for name in pair if name not in self.surfaces)
 
     @property
     def address(self) -> str | None:
@@ -440,7 +463,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
 
 _OWN = {
     "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
-    "baseline", "speaks", "redact", "store",
+    "baseline", "speaks", "translate", "provider", "redact", "store",
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",

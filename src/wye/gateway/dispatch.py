@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from wye.gateway.eligibility import unfit, unspoken
+from wye.gateway.eligibility import unfit, unspoken, with_translations
 from wye.gateway.errors import ApiError
 from wye.gateway.exchange import AnswerStream, Exchange
 from wye.gateway.lane import ClosedError, Deployment, Lane
@@ -92,6 +92,7 @@ class Dispatcher:
         routed = await grant.choose(decide)
         key_id = grant.key.id if grant.key is not None else None
         record = replace(routed.record, key_id=key_id, session=grant.session)
+        record = with_translations(record, chat, self._service.targets)
         routed = replace(routed, record=record)
         self._store.add(routed.record)
         self._metrics.decision.observe(routed.record.router_seconds)

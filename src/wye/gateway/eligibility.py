@@ -1,16 +1,22 @@
 """Which targets may take a request, and why the others may not.
 
 Routes nothing; narrows what is routed among. Read: the request's surface, its size and the
-capabilities it asks for; the surfaces a target speaks, its declared context and tags.
+capabilities it asks for; the surfaces a target speaks or is translated to, its declared context and
+tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from wye.gateway.config import Target
 from wye.gateway.openai_api import ChatRequest
-from wye.gateway.surfaces import surface_of
+from wye.gateway.providers.carried import Carried, UncarriedError
+from wye.gateway.providers.chat_to_provider import carry
+from wye.gateway.providers.messages_to_chat import carry_messages
+from wye.gateway.records import DecisionRecord
+from wye.gateway.surfaces import Body, surface_of
 
 
 def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
@@ -34,11 +40,69 @@ def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
 
 
 def unspoken(chat: ChatRequest, target: Target) -> str | None:
-    """Why a target cannot read `chat` at all; None where it speaks the request's surface."""
+    """Why a target cannot read `chat` at all; None where it can, be it by translation."""
     surface = surface_of(chat.body)
-    if surface.name in target.surfaces:
+    if surface.name in target.surfaces and target.kind != "provider":
         return None
-    return (
-        f"it does not speak {surface.name}, the format of {surface.path}; it speaks "
-        f"{', '.join(target.surfaces)} (`speaks` in wye.toml)"
-    )
+    if surface.name not in (*target.surfaces, *target.translated):
+        offer = ""
+        if surface.name in ("chat", "messages") and {"chat", "messages"} & set(target.surfaces):
+            offer = "; translate = true lets it answer all the same"
+        return (
+            f"it does not speak {surface.name}, the format of {surface.path}; it speaks "
+            f"{', '.join(target.surfaces)} (`speaks` in wye.toml{offer})"
+        )
+    try:
+        _carried(chat, target)
+    except UncarriedError as error:
+        return f"{_way(surface.name, target)} cannot carry {error}"
+    return None
+
+
+def with_translations(
+    record: DecisionRecord, chat: ChatRequest, targets: Iterable[Target]
+) -> DecisionRecord:
+    """The record, which also says for which targets the request is translated, and at what loss."""
+    told = _translations(chat, targets)
+    if not told:
+        return record
+    reasons = record.reasons
+    if record.target in told:
+        reasons = (*reasons, f"answered by {told[record.target]}")
+    features = {**record.features, "translated": told}
+    return replace(record, reasons=reasons, features=features)
+
+
+def _translations(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
+    """What is translated for which target that can take `chat`, and what is left out for it."""
+    name = surface_of(chat.body).name
+    found = {}
+    for target in targets:
+        if name in target.surfaces and target.kind != "provider":
+            continue
+        if name in target.translated or name in target.surfaces:
+            try:
+                left_out = _carried(chat, target).left_out
+            except UncarriedError:
+                continue
+            found[target.name] = _way(name, target) + (
+                f"; left out: {', '.join(left_out)}" if left_out else ""
+            )
+    return found
+
+
+def _carried(chat: ChatRequest, target: Target) -> Carried:
+    """What the translation for a target carries.
+
+    Raises:
+        UncarriedError: something would be lost.
+    """
+    if surface_of(chat.body).name == "messages":
+        headers = chat.body.headers if isinstance(chat.body, Body) else {}
+        return carry_messages(chat.body, headers)
+    return carry(chat.body, target, target.provider or "anthropic")
+
+
+def _way(surface: str, target: Target) -> str:
+    other = f"the format of {target.provider}" if target.provider else target.surfaces[0]
+    return f"the translation from {surface} to {other}"

@@ -1,7 +1,8 @@
 """The contract of an upstream: what the gateway asks of whatever answers for a target.
 
-Routes nothing itself: it carries one request, already routed, to one target. Three kinds ship with
-wye: `openai` and `anthropic` (`wye.gateway.endpoint`), and `embedded` (`wye.gateway.embedded`).
+Routes nothing itself: it carries one request, already routed, to one target. Four kinds ship with
+wye: `openai` and `anthropic` (`wye.gateway.endpoint`), `embedded` (`wye.gateway.embedded`) and
+`provider` (`wye.gateway.providers`, extra `providers`).
 Third parties add theirs through the entry point group `wye.upstreams`, whose value is a callable
 `(target: wye.gateway.config.Target) -> Upstream`.
 """
@@ -151,7 +152,8 @@ def build_upstreams(targets: Iterable[Target]) -> dict[str, Upstream]:
                 f"Others come from packages with an entry point in the group {GROUP}"
             )
         try:
-            built[target.name] = factories[target.kind]()(target)
+            upstream = factories[target.kind]()(target)
+            built[target.name] = _translating(target, upstream) if target.translated else upstream
         except (ValueError, TypeError) as error:
             raise ConfigError(f"target {target.name}: {error}") from error
     return built
@@ -168,6 +170,12 @@ def _factories() -> dict[str, Callable[[], UpstreamFactory]]:
         return Endpoint
 
     @cache
+    def provider() -> UpstreamFactory:
+        from wye.gateway.providers.provider import Provider
+
+        return lambda target: Provider(target, str(target.provider), target.base_url)
+
+    @cache
     def embedded() -> UpstreamFactory:
         from wye.gateway.embedded import Embedded, SharedModel
 
@@ -177,4 +185,13 @@ def _factories() -> dict[str, Callable[[], UpstreamFactory]]:
     others: dict[str, Callable[[], UpstreamFactory]] = {
         point.name: point.load for point in entry_points(group=GROUP)
     }
-    return {**others, "openai": endpoint, "anthropic": endpoint, "embedded": embedded}
+    ours = {
+        "openai": endpoint, "anthropic": endpoint, "embedded": embedded, "provider": provider,
+    }  # fmt: skip
+    return {**others, **ours}
+
+
+def _translating(target: Target, upstream: Upstream) -> Upstream:
+    from wye.gateway.providers.translating import Translating
+
+    return Translating(target, upstream)

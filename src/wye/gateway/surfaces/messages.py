@@ -100,7 +100,10 @@ class Messages(Surface):
         if isinstance(reported, dict):
             known = {name: value for name, value in reported.items() if value is not None}
             reading.reported |= known
-            reading.usage = read_anthropic(reading.reported) or reading.usage
+            usage = read_anthropic(reading.reported)
+            # Servers that learn what was used at the end say 0 at the start, which bills nothing.
+            if usage is not None and (usage.input or usage.output):
+                reading.usage = usage
         reason = (_object(answer, "delta") if kind == "message_delta" else message).get(
             "stop_reason"
         )
