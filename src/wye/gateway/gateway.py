@@ -109,11 +109,13 @@ def build(
         StoreError: the store cannot be opened.
     """
     lanes = _lanes(config)
+    onlookers = look_on(config)
     store = Store(
         config.store.place(),
         batch_seconds=config.store.batch_seconds,
         max_pending=config.store.max_pending,
         connections=config.store.connections,
+        redact=onlookers.redact if config.logs is not None and config.logs.redact_store else None,
     )
     try:
         write_targets(store.engine, config.targets)
@@ -134,7 +136,6 @@ def build(
         store.close()
         raise
     metrics = Metrics(config.metrics)
-    onlookers = look_on(config)
     limiter = Limiter(group if config.money.rate_limits == "store" else None)
     return Gateway(
         config=config,

@@ -27,20 +27,27 @@ class Onlookers:
         witnesses: told of each decision and outcome.
         redact: takes out of text what must not leave.
         traces: see `TraceExport`; None where `[telemetry]` is not there.
+        access: whether each request has a line in the log.
     """
 
     witnesses: tuple[Witness, ...]
     redact: Redact
     traces: TraceExport | None
+    access: bool
 
     @property
     def middleware(self) -> list[Middleware]:
         """What stands in front of every route."""
-        if self.traces is None:
-            return []
-        from wye.gateway.telemetry.exporting import Traced
+        stack = []
+        if self.traces is not None:
+            from wye.gateway.telemetry.exporting import Traced
 
-        return [Middleware(Traced, export=self.traces)]
+            stack.append(Middleware(Traced, export=self.traces))
+        if self.access:
+            from wye.gateway.telemetry.access import Logged
+
+            stack.append(Middleware(Logged))
+        return stack
 
     def close(self) -> None:
         """Send what waits. Blocks."""
@@ -60,11 +67,12 @@ def look_on(config: Config) -> Onlookers:
     if config.logs is not None and config.logs.access:
         from wye.gateway.telemetry.access import AccessLog
 
-        witnesses.append(AccessLog(config.logs, redact))
+        witnesses.append(AccessLog(config.logs))
     if config.telemetry is not None:
         from wye.gateway.telemetry.exporting import TraceExport
 
         deployments = {one.name: one for target in config.targets for one in target.served_by}
         traces = TraceExport(config.telemetry, deployments, redact)
         witnesses.append(traces)
-    return Onlookers(tuple(witnesses), redact, traces)
+    access = config.logs is not None and config.logs.access
+    return Onlookers(tuple(witnesses), redact, traces, access)

@@ -23,6 +23,7 @@ from wye.gateway.dialects import shown
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
 from wye.gateway.gateway import Gateway
 from wye.gateway.header_clock import with_header_clock
+from wye.gateway.telemetry.log_lines import start_logging
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +69,7 @@ def serve(
     else:
         settings = config if isinstance(config, Config) else read_config(str(config))
     settings = with_address(settings, host=host, port=port)
+    start_logging(settings)
     # Taken before anything slow is done, so that a port in use is told at once.
     with _listen(settings.server.host, settings.server.port) as listener:
         _prepare_weights(settings, console, say)

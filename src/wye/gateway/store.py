@@ -24,6 +24,7 @@ from wye.gateway.dialects import (
     shown,
 )
 from wye.gateway.records import Record
+from wye.gateway.telemetry.redaction import Redact, redacted_row
 from wye.gateway.schema import connect, row_of
 
 logger = logging.getLogger("wye.gateway")
@@ -49,6 +50,7 @@ class Store:
         batch_seconds: longest time a record waits before it is written.
         max_pending: most records that wait while the store cannot be written.
         connections: see `wye.gateway.dialects.make_engine`.
+        redact: applied to the texts of a record before it is written.
 
     Raises:
         StoreError: the store cannot be opened at the start.
@@ -61,11 +63,13 @@ class Store:
         batch_seconds: float = 0.5,
         max_pending: int = 10_000,
         connections: int = 8,
+        redact: Redact | None = None,
     ) -> None:
         self.place = place_of(place)
         self.engine = connect(self.place, connections=connections)
         self._batch_seconds = batch_seconds
         self._max_pending = max_pending
+        self._redact = redact
         self._pending: deque[Record] = deque()
         self._changed = threading.Condition()
         self._added = 0
@@ -185,6 +189,8 @@ class Store:
 
     def _insert(self, batch: list[Record]) -> None:
         rows = sorted((row_of(record) for record in batch), key=lambda pair: pair[0].name)
+        if self._redact is not None:
+            rows = [(table, redacted_row(row, self._redact)) for table, row in rows]
         with self.engine.begin() as connection:
             for table, group in groupby(rows, key=lambda pair: pair[0]):
                 connection.execute(insert_if_new(connection, table), [row for _, row in group])

@@ -106,3 +106,13 @@ def redacted(value: Any, redact: Redact) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(redacted(inner, redact) for inner in value)
     return value
+
+
+# Columns in which somebody else's words may stand.
+_TEXTS = ("text", "error", "comment", "reasons", "excluded", "attempts", "message", "note")
+
+
+def redacted_row(row: dict[str, Any], redact: Redact) -> dict[str, Any]:
+    """A row of the store with the texts in it redacted."""
+    found = {name: redacted(row[name], redact) for name in _TEXTS if row.get(name)}
+    return row | found
