@@ -96,7 +96,7 @@ def destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | No
                 param="model",
                 code="policy_not_found",
             )
-        return policy or gateway.config.first_policy, None
+        return policy or gateway.service.first_policy, None
     if model in gateway.service.by_name:
         if key is not None and not key.may_use(model):
             raise ApiError(

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wye.errors import WyeError
 from wye.gateway.balancing import Balance, DeploymentTable
+from wye.gateway.conversation.settings import ConversationTable, PromptCacheTable
+from wye.gateway.learning.settings import LearningTable
 from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
 from wye.gateway.money.usage import Usage
@@ -26,6 +29,9 @@ from wye.gateway.retries import RetryTable
 from wye.gateway.store_settings import StoreTable
 from wye.gateway.telemetry.settings import LogsTable, MetricsTable, TelemetryTable
 from wye.gateway.toml_lines import key_lines, line_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -99,10 +105,22 @@ class Server(_Table):
 
 
 class Router(_Table):
-    """Which trained router estimates quality and cost; `seed` is for policies that randomise."""
+    """Which trained router estimates quality and cost; `seed` is for policies that randomise.
+
+    Each start mixes fresh entropy into the seed, so that a restart does not draw again what it drew
+    before, which logged propensities could not tell; `repeat_draws` leaves the entropy out.
+    """
 
     path: Path | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    repeat_draws: bool = False
+
+    def generator(self) -> np.random.Generator:
+        """A new generator of what policies draw."""
+        import numpy as np
+
+        fresh = 0 if self.repeat_draws else secrets.randbits(128)
+        return np.random.default_rng([self.seed or 0, fresh])
 
 
 class Policy(_Table):
@@ -159,6 +177,7 @@ class Target(_Table):
     deployments: tuple[DeploymentTable, ...] = ()
     balance: Balance = "weighted"
     hedge_after: Positive | None = None
+    prompt_cache: PromptCacheTable = PromptCacheTable()
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -311,9 +330,11 @@ class Config(_Table):
     breaker: BreakerTable = BreakerTable()
     retries: RetryTable = RetryTable()
     money: MoneyTable = MoneyTable()
+    learning: LearningTable = LearningTable()
     telemetry: TelemetryTable | None = None
     logs: LogsTable | None = None
     metrics: MetricsTable = MetricsTable()
+    conversation: ConversationTable = ConversationTable()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Config:
@@ -492,9 +513,12 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "breaker": BreakerTable,
     "retries": RetryTable,
     "money": MoneyTable,
+    "learning": LearningTable,
     "telemetry": TelemetryTable,
     "logs": LogsTable,
     "metrics": MetricsTable,
+    "conversation": ConversationTable,
+    "prompt_cache": PromptCacheTable,
     "timeouts": Timeouts,
     "deployments": DeploymentTable,
 }

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from wye.gateway.conversation.switching import Conversations
 from wye.gateway.eligibility import unfit, unspoken, with_translations
 from wye.gateway.errors import ApiError
 from wye.gateway.exchange import AnswerStream, Exchange
@@ -41,6 +42,7 @@ class Dispatcher:
         lanes: by target.
         store, metrics: where outcomes go.
         witnesses: told of decisions and outcomes too.
+        conversations: puts the loss of a prompt cache into expected costs; None where none is lost.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Dispatcher:
         store: Store,
         metrics: Metrics,
         witnesses: Sequence[Witness] = (),
+        conversations: Conversations | None = None,
     ) -> None:
         self._service = service
         self._lanes = lanes
         self._store = store
         self._metrics = metrics
         self._witnesses = tuple(witnesses)
+        self._conversations = conversations
         self._live: set[Exchange] = set()
         self._cut_reason: str | None = None
 
@@ -76,7 +80,12 @@ class Dispatcher:
         """
         started = time.monotonic()
         grant = grant or Grant()
-        expected = await self._service.expect(chat)
+        key_id = grant.key.id if grant.key is not None else None
+        expected = await self._service.expect(
+            chat, policy=policy, key=key_id, session=grant.session
+        )
+        if self._conversations is not None:
+            expected = self._conversations.expect(chat, expected, key_id, grant.session)
 
         def decide(left_out: Mapping[str, str]) -> Routed:
             if target is not None:
@@ -90,11 +99,10 @@ class Dispatcher:
             return self._service.decide(chat, expected, str(policy), excluded)
 
         routed = await grant.choose(decide)
-        key_id = grant.key.id if grant.key is not None else None
         record = replace(routed.record, key_id=key_id, session=grant.session)
         record = with_translations(record, chat, self._service.targets)
         routed = replace(routed, record=record)
-        self._store.add(routed.record)
+        self._service.remember(chat, routed, self._store)
         self._metrics.decision.observe(routed.record.router_seconds)
         self._metrics.in_flight.inc()
         exchange = Exchange(
@@ -191,6 +199,9 @@ class Dispatcher:
         if target is not None and usage is not None:
             cost = self._service.by_name[target].price(usage)
             baseline = self._service.baseline_cost(exchange.routed, target, cost, usage)
+            followed = exchange.routed.expected.conversation
+            if followed is not None and self._conversations is not None:
+                self._conversations.observe(followed, target, usage, estimated=estimated)
         if exchange.hedge_cost:
             cost = (cost or 0.0) + exchange.hedge_cost
         if exchange.reserved:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from wye.gateway.money.prices import CONFIGURED
 from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest
 from wye.query.base import Estimate, QueryRouter
+
+if TYPE_CHECKING:
+    from wye.gateway.conversation.switching import Followed
+    from wye.gateway.learning.course import Course
 
 _PRIOR_STD = 0.25
 _PRIOR_QUALITY = 0.5
@@ -36,11 +41,15 @@ class Expected:
         notes: where each target's figures come from when not from the router and `wye.toml`, by
             its name.
         seconds: what estimating took.
+        conversation: what is cached of the conversation, where that is followed.
+        course: which policies decide, in which experiment; None where nothing but one set does.
     """
 
     estimate: Estimate
     notes: Mapping[str, str]
     seconds: float
+    conversation: Followed | None = None
+    course: Course | None = None
 
 
 def known_columns(router: QueryRouter | None, targets: Sequence[Target]) -> dict[str, str]:

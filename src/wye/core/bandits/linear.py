@@ -5,6 +5,7 @@ Shape letters: M arms, D context width.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,9 +40,31 @@ class _LinearBandit(Bandit):
         """M."""
         return self.ridge.n_arms
 
+    @abstractmethod
+    def law(
+        self, x: Floats, allowed: Booleans | None = None, prior: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """Probability of every arm `[M]` in context `x` `[D]`, and the scores `[M]` behind it.
+
+        The probabilities add up to 1. Who draws from them knows the propensity of the choice by
+        construction.
+
+        Args:
+            x: the context.
+            allowed: `[M]` arms that may be chosen; all when None.
+            prior: `[M]` expected reward before anything was learned, when the bandit was taught
+                what a reward differs from it; 0 when None.
+        """
+
     def learn(self, arm: int, x: Floats, rewards: Floats) -> None:
         """Learn `rewards` `[N]` of `arm` in contexts `[N, D]`."""
         self.ridge.learn(arm, x, rewards)
+
+    def _scored(self, x: Floats, prior: Floats | None) -> tuple[Floats, Floats]:
+        """Mean and spread of every arm's reward, `[M]` each."""
+        row = np.atleast_2d(x)
+        mean = self.ridge.mean(row)[0]
+        return mean if prior is None else mean + prior, self.ridge.spread(row)[0]
 
     def add_arm(self) -> int:
         """Append an arm that nothing is known of, and return its position."""
@@ -97,9 +120,16 @@ class LinUCB(_LinearBandit):
     ) -> Pick:
         """The allowed arm with the highest optimistic reward; deterministic."""
         del generator
-        row = np.atleast_2d(x)
-        score = self.ridge.mean(row) + self.alpha * self.ridge.spread(row)
-        return greedy_pick(score[0], allowed_arms(self.n_arms, allowed))
+        mean, spread = self._scored(x, None)
+        return greedy_pick(mean + self.alpha * spread, allowed_arms(self.n_arms, allowed))
+
+    def law(
+        self, x: Floats, allowed: Booleans | None = None, prior: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """The arm with the highest optimistic reward has probability 1."""
+        mean, spread = self._scored(x, prior)
+        best = greedy_pick(mean + self.alpha * spread, allowed_arms(self.n_arms, allowed))
+        return np.asarray(np.arange(self.n_arms) == best.arm, np.float64), best.score
 
 
 class LinearThompson(_LinearBandit):
@@ -144,6 +174,17 @@ class LinearThompson(_LinearBandit):
         drawn = greedy_pick(mean + deviation * generator.standard_normal(self.n_arms), mask)
         return Pick(drawn.arm, largest_probability(mean, deviation, drawn.arm, mask), drawn.score)
 
+    def law(
+        self, x: Floats, allowed: Booleans | None = None, prior: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """How probably each arm's drawn reward is the largest, by quadrature; scores are means."""
+        mask = allowed_arms(self.n_arms, allowed)
+        mean, spread = self._scored(x, prior)
+        deviation = np.maximum(self.sigma * spread, 1e-12)
+        found = np.zeros(self.n_arms)
+        found[mask] = largest_probabilities(mean[mask], deviation[mask])
+        return found, np.where(mask, mean, -np.inf)
+
 
 class LinearEpsilonGreedy(_LinearBandit):
     """The arm with the highest fitted reward, and a random one with a shrinking probability.
@@ -177,6 +218,17 @@ class LinearEpsilonGreedy(_LinearBandit):
         mask = allowed_arms(self.n_arms, allowed)
         score = self.ridge.mean(np.atleast_2d(x))[0]
         return epsilon_pick(score, mask, self.epsilon.step(), generator)
+
+    def law(
+        self, x: Floats, allowed: Booleans | None = None, prior: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """The best allowed arm, but for the present share of random picks; the share stays."""
+        mask = allowed_arms(self.n_arms, allowed)
+        best = greedy_pick(self._scored(x, prior)[0], mask)
+        share = max(self.epsilon.value, self.epsilon.floor)
+        found = np.where(mask, share / mask.sum(), 0.0)
+        found[best.arm] += 1.0 - share
+        return found, best.score
 
     def skip(self, picks: int) -> None:
         """Count `picks` picks that others made."""
@@ -212,3 +264,23 @@ def largest_probability(mean: Floats, deviation: Floats, arm: int, allowed: Bool
     beats = log_ndtr((value[:, None] - mean[others]) / deviation[others]).sum(axis=1)
     density = np.exp(beats - 0.5 * z * z) / np.sqrt(2.0 * np.pi)
     return float(np.clip(density.sum() * (z[1] - z[0]), 1e-9, 1.0))
+
+
+def largest_probabilities(mean: Floats, deviation: Floats) -> Floats:
+    """`[M]` probability of each of independent normal scores to be the largest; adds up to 1.
+
+    The integral of `largest_probability` for all of them at once, divided by its sum, which differs
+    from 1 by the error of the quadrature alone.
+
+    Args:
+        mean, deviation: `[M]` of the scores, deviation > 0.
+    """
+    from scipy.special import ndtr
+
+    z = np.linspace(-_REACH, _REACH, _NODES)
+    value = mean + deviation * z[:, None]
+    below = ndtr((value[:, :, None] - mean) / deviation)
+    arms = np.arange(mean.size)
+    below[:, arms, arms] = 1.0
+    found = np.exp(-0.5 * z * z) @ below.prod(axis=2)
+    return np.asarray(found / found.sum(), np.float64)

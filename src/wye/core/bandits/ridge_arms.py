@@ -109,6 +109,18 @@ class RidgeArms:
                 self.inverse[arm] -= np.outer(step, step / (1.0 + row @ step))
         self.theta[arm] = self.inverse[arm] @ self.moment[arm]
 
+    def correct(self, arm: int, x: Floats, difference: float) -> None:
+        """Raise by `difference` a reward of `arm` that was learned in context `x` `[D]` before.
+
+        Raises:
+            BanditError: an unknown arm, shapes that do not match, or NaN.
+        """
+        if not 0 <= arm < self.n_arms:
+            raise BanditError(f"arm {arm} does not exist; there are {self.n_arms}")
+        contexts, values = check_observations(x, np.array([difference]), self.width)
+        self.moment[arm] += values @ contexts
+        self.theta[arm] = self.inverse[arm] @ self.moment[arm]
+
     def add_arm(self) -> int:
         """Append an arm that nothing is known of, and return its position."""
         fresh = RidgeArms(1, self.width, reg=self.reg)
