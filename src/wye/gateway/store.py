@@ -24,8 +24,8 @@ from wye.gateway.dialects import (
     shown,
 )
 from wye.gateway.records import Record
-from wye.gateway.telemetry.redaction import Redact, redacted_row
 from wye.gateway.schema import connect, row_of
+from wye.gateway.telemetry.redaction import Redact, redacted_row
 
 logger = logging.getLogger("wye.gateway")
 _BATCH = 1000

@@ -2,7 +2,7 @@
 
 It tells the decision, the key's name, the target, what was used and what it cost; for a request
 that was refused before a decision its status alone. What was asked stands in it only where
-`[logs] prompts` says so, and what an upstream said of an error never does: upstreams repeat prompts.
+`[logs] prompts` says so. What an upstream said of an error never does: upstreams repeat prompts.
 """
 
 from __future__ import annotations

@@ -27,12 +27,14 @@ _KEY = re.compile(
     r"\b(?:sk|pk|rk|wye|ghp|gho|xox[abprs]|AKIA|AIza|glpat|hf|gsk|xai)[-_]?[A-Za-z0-9_-]{16,}"
     r"|(?i:\b(?:bearer|basic))\s+[A-Za-z0-9._~+/=-]{8,}"
 )
-_LEAST_PHONE = 7
+# Fewer digits make a number of a telephone only where it is written as one.
+_LEAST_PHONE, _LEAST_BARE, _MOST_PHONE = 7, 9, 15
 
 
 def _phone(found: re.Match[str]) -> str:
     digits = sum(c.isdigit() for c in found[0])
-    return "[phone]" if _LEAST_PHONE <= digits <= 15 else found[0]
+    least = _LEAST_PHONE if found[0][0] in "+(" else _LEAST_BARE
+    return "[phone]" if least <= digits <= _MOST_PHONE else found[0]
 
 
 def _card(found: re.Match[str]) -> str:
