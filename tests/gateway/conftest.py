@@ -24,6 +24,7 @@ import uvicorn
 from wye.gateway.app import create_app
 from wye.gateway.config import Config
 from wye.gateway.gateway import Gateway
+from wye.gateway.server import http_settings
 from wye.query.base import QueryRouter
 
 
@@ -74,7 +75,8 @@ class Served:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        settings = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2)
+        settings = http_settings(app)
+        settings.timeout_graceful_shutdown = 2
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()

@@ -221,12 +221,16 @@ def test_a_full_disk_does_not_stop_the_serving_and_the_loss_is_told(
 ):
     config = write_config(tmp_path, world)
     with (
-        running(config, file_limit=200_000) as (_, url),
+        running(config, file_limit=400_000) as (_, url),
         httpx.Client(base_url=url, verify=False) as client,
     ):
-        for _ in range(40):
+
+        def full() -> bool:
             assert ask(client, "x" * 20_000).status_code == 200
-        eventually(lambda: client.get("/healthz").json()["store"]["lost"] > 0)
+            state = client.get("/healthz").json()["store"]
+            return state["lost"] > 0 and state["error"] is not None
+
+        eventually(full)
         health = client.get("/healthz")
         assert health.status_code == 200
         assert health.json()["status"] == "degraded"

@@ -312,8 +312,7 @@ def test_nothing_is_left_behind_by_any_fault(serve, world, eventually):
     eventually(lambda: served.tasks() == before)
     for deployment in served.gateway.deployments:
         assert deployment.in_flight == 0
-        pool = deployment.upstream._client._transport._pool
-        assert all(connection.is_idle() for connection in pool.connections), deployment.name
+        assert not deployment.upstream._connections._session.connector._acquired, deployment.name
     assert served.gateway.places.running == 0
     assert not served.gateway.dispatcher._live
 

@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import json
 import os
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from functools import cache
 from http import HTTPStatus
 from typing import Any
 
-import httpx
+import aiohttp
 
 from wye.gateway import sse
 from wye.gateway.config import Target
+from wye.gateway.connections import Connections, parts, undecodable
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
 from wye.gateway.surfaces.messages import VERSION_HEADER
@@ -37,26 +36,25 @@ class Endpoint(Upstream):
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._client: httpx.AsyncClient | None = None
+        self._connections: Connections | None = None
 
     async def start(self) -> None:
-        """Open the connection pool."""
+        """Make ready to connect.
+
+        Raises:
+            UpstreamError: the address, or a proxy before it, cannot be used.
+        """
         times = self._target.timeouts
-        base_url = str(self._target.address).rstrip("/") + "/"
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            # Plain http never uses the certificates, and loading them takes longer than the rest.
-            verify=_certificates() if base_url.startswith("https:") else False,
-            timeout=httpx.Timeout(None, connect=times.connect, write=times.first_byte),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            follow_redirects=False,
-        )
+        try:
+            self._connections = Connections(str(self._target.address), times.connect)
+        except ValueError as error:
+            raise self._error(f"cannot be reached ({error})", Fault.CONNECT) from error
 
     async def close(self) -> None:
-        """Close the connection pool."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        """Close every connection."""
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
@@ -70,12 +68,12 @@ class Endpoint(Upstream):
             try:
                 raw = await self._read(response, deadline)
             finally:
-                await response.aclose()
+                response.release()
         except TimeoutError:
             if loop.time() >= deadline:
                 raise self._timeout(f"gave no answer within {times.total:g} s") from None
             raise self._fell_silent() from None
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise self._broken(error) from error
         return self._answer(raw, surface)
 
@@ -88,14 +86,14 @@ class Endpoint(Upstream):
         deadline = loop.time() + times.total
         first = loop.time() + min(times.first_byte, times.total)
         begun = finished = False
-        response: httpx.Response | None = None
+        response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(first):
                 response = await self._send(surface, request, body)
             kind = response.headers.get("content-type", "")
             if "json" in kind or "html" in kind:
                 raise self._error(f"did not stream, it sent {kind}", Fault.GARBAGE)
-            pieces = sse.events(response.aiter_bytes())
+            pieces = sse.events(parts(response))
             while True:
                 # Counted from here, so that a client that reads slowly is not held against it.
                 until = min(deadline, loop.time() + times.between) if begun else first
@@ -122,39 +120,37 @@ class Endpoint(Upstream):
             raise self._timeout(f"sent no first byte within {times.first_byte:g} s") from None
         except sse.EventTooLongError as error:
             raise self._error(f"floods: {error}", Fault.GARBAGE) from None
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise self._broken(error) from error
         finally:
             if response is not None:
-                await response.aclose()
+                response.release()
         if not finished:
             raise self._error("cut its stream short, before its end", Fault.CUT)
 
-    async def _read(self, response: httpx.Response, deadline: float) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
         """The whole body, which must neither fall silent nor grow without end."""
         loop = asyncio.get_running_loop()
-        parts: list[bytes] = []
+        read: list[bytes] = []
         size = 0
         between = self._target.timeouts.between
-        chunks = response.aiter_bytes()
-        while True:
+        while not response.content.at_eof():
             async with asyncio.timeout_at(min(deadline, loop.time() + between)):
-                part = await anext(chunks, None)
-            if part is None:
-                return b"".join(parts)
-            parts.append(part)
+                part = await response.content.readany()
+            read.append(part)
             size += len(part)
             if size > _ANSWER_BYTES:
                 raise self._error(f"floods: more than {_ANSWER_BYTES >> 20} MiB", Fault.GARBAGE)
+        return b"".join(read)
 
     def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {**request, "model": self._target.upstream_model}
 
     async def _send(
         self, surface: Surface, request: Mapping[str, Any], body: Mapping[str, Any]
-    ) -> httpx.Response:
+    ) -> aiohttp.ClientResponse:
         """The response with its body unread; anything but a success is an error."""
-        if self._client is None:
+        if self._connections is None:
             raise RuntimeError("Endpoint.start was not awaited")
         headers = {"content-type": "application/json", **OUTGOING.get()}
         if isinstance(request, Body):
@@ -172,20 +168,22 @@ class Endpoint(Upstream):
                 headers["x-api-key"] = key
             else:
                 headers["authorization"] = f"Bearer {key}"
-        message = self._client.build_request(
-            "POST", surface.upstream_path, content=json.dumps(body).encode(), headers=headers
-        )
-        response = await self._client.send(message, stream=True)
-        if response.status_code != HTTPStatus.OK:
+        content = json.dumps(body).encode()
+        try:
+            response = await self._connections.post(surface.upstream_path, content, headers)
+        except aiohttp.ServerTimeoutError:
+            limit = self._target.timeouts.connect
+            raise self._timeout(f"could not be reached within {limit:g} s") from None
+        if response.status != HTTPStatus.OK:
             try:
                 raise await self._refusal(response, surface)
             finally:
-                await response.aclose()
+                response.release()
         return response
 
-    async def _refusal(self, response: httpx.Response, surface: Surface) -> UpstreamError:
+    async def _refusal(self, response: aiohttp.ClientResponse, surface: Surface) -> UpstreamError:
         """What a status other than 200 means."""
-        status = response.status_code
+        status = response.status
         body = _error_object(await _head(response))
         said = _scrub(str((body or {}).get("message") or ""), self._target.api_key_env)
         message = f"answered {status}" + (f": {said[:500]}" if said else "")
@@ -234,15 +232,10 @@ class Endpoint(Upstream):
     def _timeout(self, what: str) -> UpstreamError:
         return self._error(what, Fault.TIMEOUT)
 
-    def _broken(self, error: httpx.HTTPError) -> UpstreamError:
-        if isinstance(error, httpx.ConnectTimeout):
-            limit = self._target.timeouts.connect
-            return self._timeout(f"could not be reached within {limit:g} s")
-        if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol):
+    def _broken(self, error: aiohttp.ClientError) -> UpstreamError:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
             return self._error(f"cannot be reached ({error})", Fault.CONNECT)
-        if isinstance(error, httpx.TimeoutException):
-            return self._timeout("took no request in time")
-        if isinstance(error, httpx.DecodingError):
+        if undecodable(error):
             return self._error("sent a body that cannot be decoded", Fault.GARBAGE)
         kind = str(error) or type(error).__name__
         return self._error(f"broke the connection ({kind})", Fault.RESET)
@@ -265,21 +258,14 @@ class Endpoint(Upstream):
         )
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The trusted certificates, loaded once for all endpoints."""
-    return httpx.create_ssl_context()
-
-
-async def _head(response: httpx.Response) -> bytes:
+async def _head(response: aiohttp.ClientResponse) -> bytes:
     """The beginning of an error's body; the rest of a long one tells nothing more."""
-    parts, size = [], 0
-    async for part in response.aiter_bytes():
-        parts.append(part)
-        size += len(part)
-        if size > _ERROR_BYTES:
+    head = b""
+    async for part in parts(response):
+        head += part
+        if len(head) > _ERROR_BYTES:
             break
-    return b"".join(parts)
+    return head
 
 
 def _no_constant(name: str) -> float:
@@ -288,7 +274,7 @@ def _no_constant(name: str) -> float:
 
 async def _drain(pieces: AsyncIterator[sse.Event]) -> None:
     """Read past [DONE] to the end of the body, so that the connection can be used again."""
-    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_DRAIN_SECONDS):
             while await anext(pieces, None) is not None:
                 continue

@@ -22,7 +22,7 @@ from wye.gateway.config import Config, read_config, with_address
 from wye.gateway.dialects import shown
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
 from wye.gateway.gateway import Gateway
-from wye.gateway.header_clock import with_header_clock
+from wye.gateway.heads import with_head_limits
 from wye.gateway.telemetry.log_lines import start_logging
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> None:
+def http_settings(app: Starlette) -> uvicorn.Config:
+    """How uvicorn serves the application."""
     gateway: Gateway = app.state.gateway
     config = uvicorn.Config(
         app,
@@ -143,12 +144,22 @@ def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> 
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
         server_header=False,
+        # Nothing here reads a client's address, and a proxy's word for it costs time.
+        proxy_headers=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
     config.load()
-    config.http_protocol_class = with_header_clock(
-        config.http_protocol_class, gateway.config.server.header_seconds
+    config.http_protocol_class = with_head_limits(
+        config.http_protocol_class,
+        seconds=gateway.config.server.header_seconds,
+        most_bytes=_HEADER_BYTES,
     )
+    return config
+
+
+def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> None:
+    gateway: Gateway = app.state.gateway
+    config = http_settings(app)
     server = _Server(config, gateway, ready)
     try:
         server.run(sockets=[listener])
