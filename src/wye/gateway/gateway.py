@@ -11,6 +11,7 @@ from typing import Any
 
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
+from wye.gateway.conversation.switching import conversations_of
 from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.gauges import Gauges
@@ -147,7 +148,9 @@ def build(
         store=store,
         metrics=metrics,
         gauges=Gauges(metrics),
-        dispatcher=Dispatcher(service, lanes, store, metrics, onlookers.witnesses),
+        dispatcher=Dispatcher(
+            service, lanes, store, metrics, onlookers.witnesses, conversations_of(config)
+        ),
         ring=ring,
         admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),
         ledger=ledger,

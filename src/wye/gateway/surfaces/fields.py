@@ -11,7 +11,7 @@ from typing import Any
 from wye.gateway.openai_api import wrong
 
 # Values under these names are media, signatures or ciphertext.
-_NO_TEXT = {
+NO_TEXT = {
     "audio", "container", "data", "encrypted_content", "file_data", "file_url", "image_url",
     "input_audio", "signature", "source_url",
 }  # fmt: skip
@@ -77,7 +77,7 @@ def characters(value: Any) -> int:
         if isinstance(item, str):
             size += len(item)
         elif isinstance(item, dict):
-            left.extend(inner for name, inner in item.items() if name not in _NO_TEXT)
+            left.extend(inner for name, inner in item.items() if name not in NO_TEXT)
         elif isinstance(item, list):
             left.extend(item)
     return size
