@@ -12,6 +12,7 @@ The model's name says how it behaves, so that one process serves every kind of t
     stumble-500, -reset, -hang           fail the first time for their full name, then answer
     stumble-seconds, stumble-date        refuse the first time with 429 and Retry-After
     flaky                                fail while `POST /mend` was not called
+    caches                               answer, with usage as a provider with a prompt cache has it
     of `POST /script`                    answer what was given there: status, headers, body, events
 
 `GET /seen` tells what came: every request's body and whether its client left early.
@@ -33,6 +34,7 @@ import outside_surfaces
 SURFACES = ("/v1/messages", "/v1/responses", "/v1/embeddings")
 WORDS = ["The", " answer", " is", " forty", "-two", "."]
 seen: list[dict[str, Any]] = []
+read_before: set[tuple[str, ...]] = set()
 mended = asyncio.Event()
 scripts: dict[str, dict[str, Any]] = {}
 
@@ -134,7 +136,7 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
         "system_fingerprint": "fp_outside",
     }
     if kind != "no-usage":
-        answer["usage"] = usage()
+        answer["usage"] = usage(body)
     return await reply(writer, 200, answer)
 
 
@@ -143,8 +145,22 @@ def stumbled(model: str) -> bool:
     return sum(note["body"]["model"] == model for note in seen) > 1
 
 
-def usage() -> dict[str, int]:
-    return {"prompt_tokens": 11, "completion_tokens": 6, "total_tokens": 17}
+def usage(body: dict[str, Any]) -> dict[str, Any]:
+    if not str(body["model"]).startswith("caches"):
+        return {"prompt_tokens": 11, "completion_tokens": 6, "total_tokens": 17}
+    texts = [str(message["content"]) for message in body["messages"]]
+    read = 0
+    for count in range(1, len(texts) + 1):
+        beginning = (body["model"], *texts[:count])
+        size = sum(map(len, texts[:count])) // 4
+        read = max(read, size - size % 128 if beginning in read_before and size >= 1024 else 0)
+        read_before.add(beginning)
+    return {
+        "prompt_tokens": size,
+        "completion_tokens": 6,
+        "total_tokens": size + 6,
+        "prompt_tokens_details": {"cached_tokens": read},
+    }
 
 
 def piece(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -180,7 +196,7 @@ async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) 
         await event(writer, json.dumps(piece(body, delta={"content": word})))
     await event(writer, json.dumps(piece(body, delta={}, finish_reason="stop")))
     if (body.get("stream_options") or {}).get("include_usage") and kind != "no-usage":
-        await event(writer, json.dumps({**piece(body), "choices": [], "usage": usage()}))
+        await event(writer, json.dumps({**piece(body), "choices": [], "usage": usage(body)}))
     if kind != "no-done":
         await event(writer, "[DONE]")
     writer.write(b"0\r\n\r\n")
