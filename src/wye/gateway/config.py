@@ -29,6 +29,7 @@ from wye.gateway.retries import RetryTable
 from wye.gateway.store_settings import StoreTable
 from wye.gateway.telemetry.settings import LogsTable, MetricsTable, TelemetryTable
 from wye.gateway.toml_lines import key_lines, line_of
+from wye.gateway.watch.settings import Canaries, GuardTable, WatchTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -334,6 +335,8 @@ class Config(_Table):
     telemetry: TelemetryTable | None = None
     logs: LogsTable | None = None
     metrics: MetricsTable = MetricsTable()
+    guard: GuardTable | None = None
+    watch: WatchTable | None = None
     conversation: ConversationTable = ConversationTable()
 
     @model_validator(mode="after")
@@ -439,7 +442,7 @@ def with_address(config: Config, *, host: str | None, port: int | None) -> Confi
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    for table in ("store", "router"):
+    for table in ("store", "router", "guard"):
         section = values.get(table)
         if isinstance(section, dict) and isinstance(section.get("path"), str):
             section["path"] = str(folder / Path(section["path"]).expanduser())
@@ -517,6 +520,9 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "telemetry": TelemetryTable,
     "logs": LogsTable,
     "metrics": MetricsTable,
+    "guard": GuardTable,
+    "watch": WatchTable,
+    "canaries": Canaries,
     "conversation": ConversationTable,
     "prompt_cache": PromptCacheTable,
     "timeouts": Timeouts,

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wye.gateway.conversation.switching import Conversations
 from wye.gateway.eligibility import unfit, unspoken, with_translations
@@ -27,7 +27,11 @@ from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import DIRECT, Routed, RouterService
 from wye.gateway.store import Store
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, close
+from wye.gateway.watch.polite import Polite
 from wye.gateway.witness import Glance, Witness
+
+if TYPE_CHECKING:
+    from wye.gateway.watch.guarding import RequestGuard
 
 T = TypeVar("T")
 _Opened = tuple[dict[str, Any], AsyncIterator[dict[str, Any]]]
@@ -42,6 +46,7 @@ class Dispatcher:
         lanes: by target.
         store, metrics: where outcomes go.
         witnesses: told of decisions and outcomes too.
+        guard: judges requests before a policy does; None where none does.
         conversations: puts the loss of a prompt cache into expected costs; None where none is lost.
     """
 
@@ -53,12 +58,14 @@ class Dispatcher:
         metrics: Metrics,
         witnesses: Sequence[Witness] = (),
         conversations: Conversations | None = None,
+        guard: RequestGuard | None = None,
     ) -> None:
         self._service = service
         self._lanes = lanes
         self._store = store
         self._metrics = metrics
         self._witnesses = tuple(witnesses)
+        self._guard = guard
         self._conversations = conversations
         self._live: set[Exchange] = set()
         self._cut_reason: str | None = None
@@ -87,7 +94,14 @@ class Dispatcher:
         if self._conversations is not None:
             expected = self._conversations.expect(chat, expected, key_id, grant.session)
 
+        verdict = self._guard.judge(chat) if self._guard is not None else None
+
         def decide(left_out: Mapping[str, str]) -> Routed:
+            if verdict is not None and verdict.decides:
+                shut = {**left_out, **self._closed(), **unfit(chat, self._service.targets)}
+                sent = verdict.target
+                why = shut.get(sent) if sent is not None else None
+                return self._service.guarded(chat, expected, sent, verdict.reasons, why)
             if target is not None:
                 mute = unspoken(chat, self._service.by_name[target])
                 return self._service.direct(chat, expected, target, left_out.get(target) or mute)
@@ -101,6 +115,9 @@ class Dispatcher:
         routed = await grant.choose(decide)
         record = replace(routed.record, key_id=key_id, session=grant.session)
         record = with_translations(record, chat, self._service.targets)
+        if verdict is not None:
+            record = verdict.noted(record)
+            self._metrics.guarded.labels(verdict.kind, verdict.action).inc()
         routed = replace(routed, record=record)
         self._service.remember(chat, routed, self._store)
         self._metrics.decision.observe(routed.record.router_seconds)
@@ -115,6 +132,7 @@ class Dispatcher:
             reserved=routed.policy is not None,
         )
         exchange.cut_reason = self._cut_reason
+        exchange.verdict = verdict
         self._live.add(exchange)
         if self._witnesses:
             exchange.glance = Glance()
@@ -253,6 +271,9 @@ class Dispatcher:
         ask: Callable[[Upstream], Awaitable[T]],
         let_go: Callable[[T], Awaitable[None]],
     ) -> T:
+        if exchange.verdict is not None and exchange.verdict.answer is not None:
+            exchange.answered = True
+            return await ask(Polite(exchange.chat, exchange.verdict.answer))
         excluded = dict(exchange.routed.record.excluded)
         while exchange.target is not None:
             lane = self._lanes[exchange.target]
@@ -337,7 +358,9 @@ class Dispatcher:
         out_of_money = exchange.grant.refusal(
             tuple(excluded), tuple(unfit(exchange.chat, self._service.targets))
         )
-        if out_of_money is not None:
+        if exchange.verdict is not None and exchange.verdict.action == "refuse":
+            error = exchange.verdict.refusal()
+        elif out_of_money is not None:
             error = out_of_money
         elif self._full(exchange, excluded):
             error = ApiError(

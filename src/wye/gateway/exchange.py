@@ -21,6 +21,7 @@ from wye.gateway.witness import Glance
 if TYPE_CHECKING:
     from wye.gateway.dispatch import Dispatcher
     from wye.gateway.telemetry.trace import Trace
+    from wye.gateway.watch.guarding import Verdict
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Exchange:
     cut_reason: str | None = None
     glance: Glance | None = None
     trace: Trace | None = None
+    verdict: Verdict | None = None
     _limit: asyncio.Timeout | None = None
 
     @property

@@ -49,7 +49,7 @@ def frontier_of_log(engine: sa.Engine) -> dict[str, Any]:
     routed = (
         sa.select(*figures)
         .select_from(answered.join(decisions, decisions.c.id == outcomes.c.decision_id))
-        .where(known, decisions.c.policy_name != "direct")
+        .where(known, decisions.c.policy != "direct")
     )
     with engine.connect() as connection:
         rows = connection.execute(alone.group_by(outcomes.c.target)).mappings().all()

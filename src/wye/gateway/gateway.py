@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
@@ -30,7 +30,11 @@ from wye.gateway.router_service import RouterService
 from wye.gateway.schema import prompt_engine, write_targets
 from wye.gateway.store import Store
 from wye.gateway.upstream import UpstreamError, build_upstreams
+from wye.gateway.watch.vectors import SharedEmbedder, sharing
 from wye.query.base import QueryRouter
+
+if TYPE_CHECKING:
+    from wye.gateway.watch.guarding import RequestGuard
 
 logger = logging.getLogger("wye.gateway")
 
@@ -111,6 +115,8 @@ def build(
     """
     lanes = _lanes(config)
     onlookers = look_on(config)
+    router, shared = sharing(router) if config.guard or config.watch else (router, None)
+    guard = _guard(config, shared)
     store = Store(
         config.store.place(),
         batch_seconds=config.store.batch_seconds,
@@ -149,7 +155,13 @@ def build(
         metrics=metrics,
         gauges=Gauges(metrics),
         dispatcher=Dispatcher(
-            service, lanes, store, metrics, onlookers.witnesses, conversations_of(config)
+            service,
+            lanes,
+            store,
+            metrics,
+            onlookers.witnesses,
+            conversations=conversations_of(config),
+            guard=guard,
         ),
         ring=ring,
         admission=Admission(config.targets, ledger, limiter, config.money.default_max_output),
@@ -159,6 +171,14 @@ def build(
         frontier=frontier,
         playground=playground,
     )
+
+
+def _guard(config: Config, shared: SharedEmbedder | None) -> RequestGuard | None:
+    if config.guard is None:
+        return None
+    from wye.gateway.watch.guarding import RequestGuard
+
+    return RequestGuard(config.guard, [target.name for target in config.targets], shared)
 
 
 def _lanes(config: Config) -> dict[str, Lane]:

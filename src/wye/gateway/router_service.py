@@ -32,6 +32,7 @@ from wye.query.policies.choosing import targets_of
 from wye.query.policy import Choice, Policy, chances
 
 DIRECT = "direct"
+GUARD = "guard"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,31 @@ class RouterService:
             ),
             excluded={target: refused} if refused is not None else {},
             seconds=time.perf_counter() - started,
+        )
+        return Routed(record, record.target, expected, None)
+
+    def guarded(
+        self,
+        chat: ChatRequest,
+        expected: Expected,
+        target: str | None,
+        reasons: tuple[str, ...],
+        refused: str | None = None,
+    ) -> Routed:
+        """The decision of the guard, which no policy has made; `refused` says why it may not be."""
+        left_out = {target: refused} if target is not None and refused is not None else {}
+        record = self._record(
+            chat,
+            expected,
+            policy_name=GUARD,
+            policy=DIRECT,
+            target=None if left_out else target,
+            propensity=1.0,
+            scores=None,
+            law=None,
+            reasons=(*reasons, *(f"{name} was left out: {why}" for name, why in left_out.items())),
+            excluded=left_out,
+            seconds=0.0,
         )
         return Routed(record, record.target, expected, None)
 

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from wye.errors import WyeError
 from wye.gateway.schema import alarms
 
-
 KINDS = ("traffic", "calibration", "guard", "model", "answers", "canary")
 
 
