@@ -432,3 +432,37 @@ def test_named_events_of_several_lines_survive_any_cut(events, end, places):
     decoder = sse.Decoder()
     found = [event for a, b in pairwise(edges) for event in decoder.feed(raw[a:b])]
     assert found == [sse.Event("\n".join(data), name) for name, data in events]
+
+
+def test_tokens_are_counted_by_an_anthropic_target(serve, world, monkeypatch):
+    monkeypatch.setenv("CLAUDE_KEY", "sk-ant-secret")
+    rest = {"kind": "anthropic", "base_url": world.base_url, "api_key_env": "CLAUDE_KEY"}
+    served = serve(
+        targets=[world.target("chat-only", model="ok"), world.target("c", model="count@c", **rest)]
+    )
+    world.script("count@c", body={"input_tokens": 42})
+    with anthropic.Anthropic(base_url=served.url, api_key="any", max_retries=0) as client:
+        count = client.messages.count_tokens
+        assert count(model="c", messages=ASK).input_tokens == 42
+        assert count(model="wye", messages=ASK).input_tokens == 42
+        note = world.seen("count@c")[-1]
+        sent = {"model": "count@c", "messages": ASK}
+        assert (note["path"], note["body"]) == ("/v1/messages/count_tokens", sent)
+        assert note["headers"]["x-api-key"] == "sk-ant-secret"
+        assert served.http.get("/v1/decisions").json()["data"] == []
+        with pytest.raises(anthropic.BadRequestError, match="chat-only counts no tokens"):
+            count(model="chat-only", messages=ASK)
+        with pytest.raises(anthropic.NotFoundError, match="there is no model 'who'"):
+            count(model="who", messages=ASK)
+        world.script("count@c", body={"tokens": "many"})
+        with pytest.raises(anthropic.APIStatusError, match="no count of tokens"):
+            count(model="c", messages=ASK)
+
+
+def test_without_an_anthropic_target_nobody_counts_tokens(serve, world):
+    served = serve(targets=[world.target("ok")])
+    body = {"model": "wye", "messages": ASK}
+    answer = served.http.post("/v1/messages/count_tokens", json=body)
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "error"
+    assert "no target counts tokens" in answer.json()["error"]["message"]

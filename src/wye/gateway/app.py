@@ -27,6 +27,7 @@ from wye.gateway import (
     decision_routes,
     rehearsal_routes,
     search_routes,
+    token_count,
 )
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
@@ -41,6 +42,7 @@ from wye.query.base import QueryRouter
 
 ROUTES = (
     *(Route(s.path, partial(chat.answer, s), methods=["POST"]) for s in SURFACES.values()),
+    Route(token_count.PATH, token_count.count_tokens, methods=["POST"]),
     Route("/v1/models", chat.models, methods=["GET"]),
     Route("/v1/models/{id:path}", chat.model, methods=["GET"]),
     Route("/v1/decisions", decision_routes.decisions, methods=["GET"]),

@@ -21,7 +21,7 @@ from wye.gateway.config import Target
 from wye.gateway.connections import Connections, parts, undecodable
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
-from wye.gateway.surfaces.messages import VERSION_HEADER
+from wye.gateway.surfaces.messages import COUNT_PATH, VERSION_HEADER
 from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
@@ -59,14 +59,25 @@ class Endpoint(Upstream):
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
         surface = surface_of(request)
+        return self._answer(await self._whole(surface, request, surface.upstream_path), surface)
+
+    async def count_tokens(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """How many tokens a messages request has."""
+        counted = self._object(await self._whole(MESSAGES, request, COUNT_PATH))
+        if not isinstance(counted.get("input_tokens"), int):
+            raise self._error("sent JSON that is no count of tokens", Fault.GARBAGE)
+        return counted
+
+    async def _whole(self, surface: Surface, request: Mapping[str, Any], path: str) -> bytes:
+        """The body of an answer that is not streamed."""
         times = self._target.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + times.total
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._send(surface, request, self._body(request))
+                response = await self._send(surface, request, self._body(request), path)
             try:
-                raw = await self._read(response, deadline)
+                return await self._read(response, deadline)
             finally:
                 response.release()
         except TimeoutError:
@@ -75,7 +86,6 @@ class Endpoint(Upstream):
             raise self._fell_silent() from None
         except aiohttp.ClientError as error:
             raise self._broken(error) from error
-        return self._answer(raw, surface)
 
     async def stream(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The answer in pieces."""
@@ -89,7 +99,7 @@ class Endpoint(Upstream):
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(first):
-                response = await self._send(surface, request, body)
+                response = await self._send(surface, request, body, surface.upstream_path)
             kind = response.headers.get("content-type", "")
             if "json" in kind or "html" in kind:
                 raise self._error(f"did not stream, it sent {kind}", Fault.GARBAGE)
@@ -147,7 +157,7 @@ class Endpoint(Upstream):
         return {**request, "model": self._target.upstream_model}
 
     async def _send(
-        self, surface: Surface, request: Mapping[str, Any], body: Mapping[str, Any]
+        self, surface: Surface, request: Mapping[str, Any], body: Mapping[str, Any], path: str
     ) -> aiohttp.ClientResponse:
         """The response with its body unread; anything but a success is an error."""
         if self._connections is None:
@@ -170,7 +180,7 @@ class Endpoint(Upstream):
                 headers["authorization"] = f"Bearer {key}"
         content = json.dumps(body).encode()
         try:
-            response = await self._connections.post(surface.upstream_path, content, headers)
+            response = await self._connections.post(path, content, headers)
         except aiohttp.ServerTimeoutError:
             limit = self._target.timeouts.connect
             raise self._timeout(f"could not be reached within {limit:g} s") from None

@@ -109,6 +109,14 @@ class Upstream(ABC):
             UpstreamError: no answer came, or it broke off.
         """
 
+    async def count_tokens(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """How many tokens a messages request has, as Anthropic's API says it.
+
+        Raises:
+            UpstreamError: it cannot be asked, or no answer came.
+        """
+        raise UpstreamError("counts no tokens", fault=Fault.UNSUPPORTED)
+
     async def start(self) -> None:  # noqa: B027
         """Make ready (open a connection pool, load a model). Called once, before any request."""
 

@@ -14,15 +14,17 @@ from typing import Any
 from wye.gateway.config import Target
 from wye.gateway.providers.carried import Carried
 from wye.gateway.providers.chat_to_messages import carry_chat
+from wye.gateway.providers.chat_turns import carry_tool_choice, carry_tools, carry_turns
 
 OF_ANTHROPIC = frozenset({"anthropic", "azureanthropic", "vertexaianthropic"})
 _FIELDS = frozenset({
     "model", "messages", "tools", "tool_choice", "temperature", "top_p", "max_tokens",
     "response_format", "stream", "n", "stop", "presence_penalty", "frequency_penalty", "seed",
-    "user", "parallel_tool_calls", "logprobs", "top_logprobs", "logit_bias", "stream_options",
+    "parallel_tool_calls", "logprobs", "top_logprobs", "logit_bias", "stream_options",
     "max_completion_tokens", "reasoning_effort", "prompt_cache_key", "service_tier",
 })  # fmt: skip
-_HINTS = frozenset({"metadata", "safety_identifier", "store"})
+# Providers' formats have no place for these, and the library leaves some out without a word.
+_HINTS = frozenset({"metadata", "safety_identifier", "store", "user"})
 # What any-llm asks for where nobody says how long an answer may be.
 _MAX_TOKENS = 8192
 
@@ -38,5 +40,11 @@ def carry(body: Mapping[str, Any], target: Target, provider: str) -> Carried:
         most = target.max_output or listed or min(_MAX_TOKENS, target.context or _MAX_TOKENS)
         return carry_chat(body, most)
     carried = Carried()
-    carried.body = carried.pick(body, "", _FIELDS, _HINTS)
+    fields = carried.pick(body, "", _FIELDS, _HINTS)
+    fields["messages"] = carry_turns(carried, fields["messages"])
+    if "tools" in fields:
+        fields["tools"] = carry_tools(carried, fields["tools"])
+    if "tool_choice" in fields:
+        fields["tool_choice"] = carry_tool_choice(carried, fields["tool_choice"])
+    carried.body = fields
     return carried

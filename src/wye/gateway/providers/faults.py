@@ -14,6 +14,10 @@ from wye.gateway.upstream import Fault, UpstreamError
 _BAD_REQUEST = (400, 413, 422)
 _TOO_LARGE = 413
 _RATE_LIMIT = 429
+# What the library checks before it sends anything.
+_REQUESTS = ("CompletionParams", "MessagesParams")
+# What its reading of an answer stumbles over.
+_UNREADABLE = (TypeError, AttributeError, LookupError)
 # Names of errors of the clients' HTTP libraries, whose classes differ from client to client.
 _BY_NAME: Mapping[str, tuple[Fault, str]] = {
     "ConnectTimeout": (Fault.TIMEOUT, "could not be reached in time"),
@@ -33,26 +37,30 @@ _BY_NAME: Mapping[str, tuple[Fault, str]] = {
 }
 
 
-def upstream_error(name: str, error: Exception, key: str | None) -> UpstreamError:
+def upstream_error(
+    name: str, error: Exception, key: str | None, *, streamed: bool
+) -> UpstreamError:
     """The error of one call.
 
     Args:
         name: of the target.
         error: what the library raised.
         key: that was sent, which no message may show.
+        streamed: whether the answer was to come in pieces.
     """
     fault, words, status, body = _reading(error)
+    if fault is Fault.CUT and not streamed:
+        fault = Fault.GARBAGE
     said = f"{name} {words}"
-    for secret in filter(None, (key,)):
-        said = said.replace(secret, "[key]")
-        body = body and {k: _without(v, secret) for k, v in body.items()}
-    wait = getattr(error, "retry_after", None)
+    if key:
+        said = said.replace(key, "[key]")
+        body = body and {name: _without(value, key) for name, value in body.items()}
     return UpstreamError(
         said.encode("utf-8", "replace").decode(),
         fault=fault,
         status=status,
         body=body,
-        retry_after=retry_after({"retry-after": wait}) if wait else None,
+        retry_after=_wait(error),
     )
 
 
@@ -63,7 +71,10 @@ def _reading(error: Exception) -> tuple[Fault, str, int | None, dict[str, Any] |
     if isinstance(error, ValidationError):
         # Pydantic's own words repeat what was given, which may be a prompt.
         places = sorted({".".join(map(str, d["loc"])) for d in error.errors(include_input=False)})
-        return Fault.REQUEST, f"cannot be asked: wrong are {', '.join(places)}", 400, None
+        wrong = f"wrong are {', '.join(places)}"
+        if error.title not in _REQUESTS:
+            return Fault.GARBAGE, f"sent an answer that cannot be read: {wrong}", None, None
+        return Fault.REQUEST, f"cannot be asked: {wrong}", 400, None
     if isinstance(error, NotImplementedError | any_llm.UnsupportedParameterError):
         return Fault.UNSUPPORTED, f"cannot be asked this: {error}", None, None
     if isinstance(error, any_llm.MissingApiKeyError):
@@ -71,7 +82,7 @@ def _reading(error: Exception) -> tuple[Fault, str, int | None, dict[str, Any] |
     status = getattr(error, "status_code", None)
     body = _error_object(error)
     words = str((body or {}).get("message") or getattr(error, "message", "") or error)[:500]
-    if status is None:
+    if status is None or status < _BAD_REQUEST[0]:
         return _without_status(error, words)
     said = f"answered {status}: {words}"
     if isinstance(error, any_llm.ContextLengthExceededError) or status == _TOO_LARGE:
@@ -81,14 +92,13 @@ def _reading(error: Exception) -> tuple[Fault, str, int | None, dict[str, Any] |
         return (Fault.CONTEXT, said, status, None) if full else (Fault.REQUEST, said, status, body)
     if status == _RATE_LIMIT:
         return Fault.RATE_LIMIT, said, status, None
-    # An error in the middle of a stream carries the status of its beginning.
-    return (Fault.CUT if status < _BAD_REQUEST[0] else Fault.STATUS), said, status, None
+    return Fault.STATUS, said, status, None
 
 
 def _without_status(
     error: Exception, words: str
 ) -> tuple[Fault, str, int | None, dict[str, Any] | None]:
-    """Nothing was answered: what was raised below says why."""
+    """No status says it, or one of success: what was raised below does."""
     import any_llm
 
     names = [type(cause).__name__ for cause in _causes(error)]
@@ -97,6 +107,11 @@ def _without_status(
             return fault, said, None, None
     if any(isinstance(cause, TimeoutError | asyncio.TimeoutError) for cause in _causes(error)):
         return Fault.TIMEOUT, "gave no answer in time", None, None
+    original = getattr(error, "original_exception", None) or error
+    if isinstance(original, _UNREADABLE):
+        return Fault.GARBAGE, "sent an answer that cannot be read", None, None
+    if isinstance(original, ValueError):
+        return Fault.UNSUPPORTED, f"cannot be asked this: {words}", None, None
     if isinstance(error, any_llm.InvalidRequestError):
         return Fault.REQUEST, f"cannot be asked: {words}", 400, None
     if isinstance(error, any_llm.RateLimitError):
@@ -121,6 +136,16 @@ def _error_object(error: Exception) -> dict[str, Any] | None:
     inner = body.get("error") if isinstance(body, dict) else None
     found = inner if isinstance(inner, dict) else body
     return found if isinstance(found, dict) else None
+
+
+def _wait(error: Exception) -> float | None:
+    """Seconds for which the provider asked to be left alone."""
+    original = getattr(error, "original_exception", None)
+    headers = getattr(getattr(original, "response", None), "headers", None)
+    if headers is None:
+        said = getattr(error, "retry_after", None)
+        headers = {"retry-after": said} if said else {}
+    return retry_after(headers)
 
 
 def _without(value: Any, secret: str) -> Any:

@@ -54,12 +54,12 @@ class Provider(Upstream):
                 answer = await self._send(request, stream=False)
         except TimeoutError as error:
             if not limit.expired():
-                raise self._fault(error) from None
+                raise self._fault(error, streamed=False) from None
             raise self._error(f"gave no answer within {total:g} s", Fault.TIMEOUT) from None
         except UpstreamError:
             raise
         except Exception as error:  # noqa: BLE001  # a provider's client may raise anything
-            raise self._fault(error) from None
+            raise self._fault(error, streamed=False) from None
         found = _answer(answer)
         if not CHAT.is_answer(found):
             raise self._error("sent an answer without a choice", Fault.GARBAGE)
@@ -89,12 +89,12 @@ class Provider(Upstream):
                 until = min(deadline, loop.time() + times.between)
         except TimeoutError as error:
             if loop.time() < until:
-                raise self._fault(error) from None
+                raise self._fault(error, streamed=True) from None
             raise self._late(begun, loop.time() >= deadline) from None
         except UpstreamError:
             raise
         except Exception as error:  # noqa: BLE001  # a provider's client may raise anything
-            raise self._fault(error) from None
+            raise self._fault(error, streamed=True) from None
         finally:
             if pieces is not None:
                 await close(pieces)
@@ -137,8 +137,9 @@ class Provider(Upstream):
             return self._error(silent, Fault.TIMEOUT)
         return self._error(f"sent no first byte within {times.first_byte:g} s", Fault.TIMEOUT)
 
-    def _fault(self, error: Exception) -> UpstreamError:
-        return upstream_error(self._target.name, error, key_of(self._target))
+    def _fault(self, error: Exception, *, streamed: bool) -> UpstreamError:
+        key = key_of(self._target)
+        return upstream_error(self._target.name, error, key, streamed=streamed)
 
     def _error(self, what: str, fault: Fault) -> UpstreamError:
         return UpstreamError(f"{self._target.name} {what}", fault=fault)

@@ -55,6 +55,10 @@ class Translating(Upstream):
         """The answer in pieces, in the format of the request."""
         return self._by(request).stream(request)
 
+    async def count_tokens(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """By the target's own upstream."""
+        return await self._own.count_tokens(request)
+
     def _by(self, request: Mapping[str, Any]) -> Upstream | MessagesByChat:
         surface = surface_of(request).name
         if surface in self._surfaces:

@@ -19,6 +19,7 @@ from wye.gateway.surfaces.fields import characters, flag, model_of, objects, tok
 from wye.query.ask import human_ask
 
 VERSION_HEADER = "anthropic-version"
+COUNT_PATH = "messages/count_tokens"
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
