@@ -1,6 +1,6 @@
 """What a reservation costs: one at a time, and many at once, beside a bare transaction.
 
-    python bench/gateway/ledger.py [--requests 2000] [--store FOLDER]
+    python bench/gateway/ledger.py [--requests 2000] [--store FOLDER|URL]
 
 p50 and p99 are what a request waits for its reservation; the processor's time holds its settlement
 and its outcome too, and says the same on a machine that is busy elsewhere.
@@ -79,11 +79,12 @@ def tell(what: str, seconds: np.ndarray, note: str = "") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--store", type=Path, help="folder for the store; a temporary one else")
+    parser.add_argument("--store", help="folder of a SQLite store (temporary else), or a url")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.store) as folder:
+    url = options.store if "://" in (options.store or "") else None
+    with tempfile.TemporaryDirectory(dir=None if url else options.store) as folder:
         # As in a gateway, outcomes are written beside the ledger.
-        store = Store(Path(folder) / "store.db")
+        store = Store(url or Path(folder) / "store.db")
         engine = store.engine
         book = KeyBook(engine)
         key = book.add("one", Limits(budget_day=1e6, budget_month=1e6, budget_total=1e6))[0].id

@@ -333,7 +333,7 @@ async def test_a_store_that_cannot_be_written_refuses_reservations_and_keeps_set
 
     sa.event.listen(engine, "begin", refuse)
     ledger.settle(reservation, 25)
-    with pytest.raises(LedgerError, match="read-?only"):
+    with pytest.raises(LedgerError, match=r"read-?only"):
         await ledger.reserve(Order(key, None, 1))
     sa.event.remove(engine, "begin", refuse)
     engine.dispose()

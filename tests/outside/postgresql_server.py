@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -85,11 +86,27 @@ class PostgreSql:
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()
                 time.sleep(0.05)
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server: SIGINT breaks connections in order, SIGKILL is a crash."""
+    def stop(self) -> None:
+        """Stop the server in order; connections are told."""
         assert self._process is not None
-        self._process.send_signal(how)
+        self._process.send_signal(signal.SIGINT)
         self._process.wait(30)
+
+    def crash(self) -> None:
+        """Kill every process of the server at once, with SIGKILL."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        pids = [self._process.pid, *map(int, children.read_text().split())]
+        for pid in pids:
+            # A child may end by itself meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(30)
+        # What a start after a crash would find in the way: memory that nobody uses any more.
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in pids[1:]):
+            assert time.monotonic() < deadline, "the server's processes do not die"
+            time.sleep(0.02)
 
     def remove(self) -> None:
         self.stop()

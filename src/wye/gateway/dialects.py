@@ -21,8 +21,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import FunctionElement
 
 from wye.errors import WyeError
 
@@ -253,24 +251,6 @@ def reason(error: Exception) -> str:
     return cause.diag.message_primary or "the database cannot be reached"
 
 
-class floor(FunctionElement[int]):  # noqa: N801
-    """The greatest whole number that is not above a number which is not negative."""
-
-    type = sa.BigInteger()
-    inherit_cache = True
-
-
-@compiles(floor)
-def _floor(element: Any, compiler: Any, **options: Any) -> str:
-    return f"CAST(floor({compiler.process(element.clauses, **options)}) AS BIGINT)"
-
-
-@compiles(floor, "sqlite")
-def _floor_in_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    # Its floor() is an option of how it was built; its CAST cuts off.
-    return f"CAST({compiler.process(element.clauses, **options)} AS INTEGER)"
-
-
 def storable(text: str) -> str:
     """Text that every database takes: what is half a character becomes a question mark."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
@@ -306,18 +286,23 @@ def _take_any_text(connection: Any, _record: Any) -> None:
 
 
 def _to_json(value: Any) -> str:
-    """JSON as the standard has it: what is no finite number is null."""
+    """JSON that every database reads back: finite numbers, and text without NUL."""
     try:
-        return json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False)
+        return json.dumps(_plain(value), allow_nan=False)
+    # PostgreSQL keeps these as they are, and then fails to look into what holds them.
+    suspect = "\\u0000" in text or "\\ud" in text
+    return json.dumps(_plain(value)) if suspect else text
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value).replace("\0", _UNKNOWN)
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -168,7 +168,7 @@ class GroupCommit:
             results, error = self._commit(told, asked)
             with self._changed:
                 if error is not None and self._error is None:
-                    logger.error("the ledger cannot be written: %s", error)
+                    logger.error("the ledger cannot be written: %s", str(error))
                 elif error is None and self._error is not None:
                     logger.warning("the ledger is written again")
                 self._error = str(error) if error is not None else None

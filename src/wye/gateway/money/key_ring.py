@@ -38,6 +38,7 @@ class KeyRing:
         self._checked = time.monotonic()
         self._known: OrderedDict[str, tuple[float, Key]] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Key | None]] = {}
+        self._in_trouble = False
 
     async def required(self) -> bool:
         """Whether requests need a key: as configured, or since the store has had one."""
@@ -67,6 +68,14 @@ class KeyRing:
         # A client that leaves must not take the others' read with it.
         return await asyncio.shield(reading)
 
+    def _say(self, error: str | None) -> None:
+        """Say once when the store cannot be asked and once when it can again."""
+        if error is not None and not self._in_trouble:
+            logger.error("the store cannot be asked for keys, memory serves: %s", error)
+        elif error is None and self._in_trouble:
+            logger.warning("the store is asked for keys again")
+        self._in_trouble = error is not None
+
     async def _read(self, secret: str, digest: str) -> Key | None:
         began = time.monotonic()
         try:
@@ -74,8 +83,12 @@ class KeyRing:
         except STORE_ERRORS as error:
             if digest not in self._known:
                 raise
-            logger.error("the store cannot be asked for keys, memory serves: %s", details(error))
-            return self._known[digest][1]
+            self._say(details(error))
+            key = self._known[digest][1]
+            # Asked again when this is as old as an answer may be, not by every request.
+            self._known[digest] = (time.monotonic(), key)
+            return key
+        self._say(None)
         self._known.pop(digest, None)
         if key is not None:
             self._known[digest] = (began, key)
