@@ -393,3 +393,28 @@ def test_replayed_traffic_costs_less_where_the_lost_cache_is_counted():
     exact = sum(1280 * 1.99 + (size - 1280) * 0.199 for size in sizes) / 1e6
     assert seeing == pytest.approx(exact)
     assert seeing < blind
+
+
+def test_a_text_alone_is_the_same_prompt_however_it_is_written():
+    talk = Talk(target("a", cached=0.5), target("b"))
+    talk.ask(2048)
+    talk.answer("a")
+    text = talk.messages[0]["content"]
+    talk.messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+    chat = parse_chat({"model": "wye", "messages": talk.messages})
+    found = talk.follows.expect(
+        chat, expect(None, talk.config.targets, {}, chat), None, None
+    ).conversation
+    assert found.cached == {"a": 2048}
+
+
+def test_the_cost_of_a_target_without_prices_stays_unknown():
+    talk = Talk(
+        target("a", cached=0.5),
+        {"name": "b", "base_url": "http://127.0.0.1:1/v1", "quality": 0.8},
+    )
+    talk.ask(2048)
+    talk.answer("a")
+    talk.ask(100)
+    assert np.isnan(talk.cost("b"))
+    assert talk.cost("a") == pytest.approx((2048 * 0.5 + 100 * 2) / 1e6)

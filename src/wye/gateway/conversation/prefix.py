@@ -122,6 +122,12 @@ def _print(value: Any) -> tuple[int, int, bool]:
 
 
 def _print_object(value: Mapping[str, Any]) -> tuple[int, int, bool]:
+    if len(value) == 2:
+        # Most messages are a role and a text.
+        role, content = value.get("role"), value.get("content")
+        if type(role) is str and type(content) is str:
+            both = (("content", hash(content)), ("role", hash(role)))
+            return hash(both), len(role) + len(content), False
     parts, size, marked = [], 0, False
     for name in sorted(value):
         if name == _MARK:

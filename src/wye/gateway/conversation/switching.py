@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wye.gateway.conversation.memory import Cached, CacheMemory
 from wye.gateway.conversation.prefix import Prefix, prefix_of, session_of
@@ -51,35 +50,27 @@ class Followed:
         promised: tokens that each target should have cached; a target without a price for
             cached input has none.
         cached: those of them that it is expected to read, by what it was seen to read.
-        saved: USD by which each target is expected to be cheaper than at its full price, M of them.
-        always: USD that each would be expected to cost had it had the whole conversation, M.
-        names: of the targets, in the order of `saved` and `always`.
+        saved: USD by which each of the M targets is expected to be cheaper than at its full price.
+        always: USD that each would be expected to cost had it had the whole conversation, in the
+            order of the targets.
         known: most tokens of the prompt that any target has cached.
+        holder: the target where most would be lost; None where nothing is cached.
     """
 
     prefix: Prefix
     tokens: int
     promised: Mapping[str, int]
     cached: Mapping[str, int]
-    saved: NDArray[np.float64]
-    always: NDArray[np.float64]
-    names: tuple[str, ...]
+    saved: Mapping[str, float]
+    always: tuple[float, ...]
     known: int
-
-    @property
-    def holder(self) -> str | None:
-        """The target where most would be lost; None where nothing is cached."""
-        if not self.known:
-            return None
-        best = max(self.cached, key=lambda name: self.saved[self.names.index(name)])
-        return best if self.saved[self.names.index(best)] > 0 else None
+    holder: str | None
 
     def switch_cost(self, target: str) -> float:
         """USD of lost cache in going to a target; 0 where the conversation is."""
         if self.holder is None:
             return 0.0
-        kept = float(self.saved[self.names.index(self.holder)])
-        return max(0.0, kept - float(self.saved[self.names.index(target)]))
+        return max(0.0, self.saved[self.holder] - self.saved[target])
 
     def figures(self, target: str) -> dict[str, Any]:
         """What a decision shows of a candidate."""
@@ -100,7 +91,8 @@ class Followed:
         said = f"{self.cached[target]} tokens of the conversation are cached at {target}"
         if not rivals:
             return (said,)
-        rival = min(rivals, key=lambda name: self.always[self.names.index(name)])
+        costs = dict(zip(self.saved, self.always, strict=True))
+        rival = min(rivals, key=lambda name: costs[name])
         cost = self.switch_cost(rival)
         return (f"stays: switching to {rival} would cost ${cost:.6f} in lost cache; {said}",)
 
@@ -123,9 +115,7 @@ class Conversations:
         self._table = table
         self._clock = clock
         self._caches = {cache.name: cache for t in targets if (cache := _cache_of(t)) is not None}
-        self._input_price = np.array(
-            [t.prices.input if t.prices is not None else 0.0 for t in targets]
-        )
+        self._input_price = [t.prices.input if t.prices is not None else 0.0 for t in targets]
         self._least = min((cache.minimum for cache in self._caches.values()), default=0)
         self._memory = CacheMemory(table.max_prefixes)
 
@@ -181,33 +171,42 @@ class Conversations:
         found: Mapping[str, Cached],
     ) -> Expected:
         estimate = expected.estimate
-        names, width = estimate.models, len(estimate.models)
         length = _Length(chat, prefix, found)
         tokens = length.of(len(prefix.keys) - 1)
         marked = None if prefix.marked is None else length.of(prefix.marked)
         known = min(tokens, max((cached.tokens for cached in found.values()), default=0))
-        saved, always = np.zeros(width), np.zeros(width)
+        # A prompt whose length was measured is priced by that, at every target.
+        more = (tokens - chat.input_tokens_estimate) / 1e6
+        saved, always, changed = dict.fromkeys(estimate.models, 0.0), [], bool(more)
         promised: dict[str, int] = {}
-        cached: dict[str, int] = {}
-        ahead = self._table.further_turns
-        for column, name in enumerate(names):
+        read: dict[str, int] = {}
+        full = estimate.cost[0].tolist()
+        for column, name in enumerate(estimate.models):
+            full[column] += more * self._input_price[column]
             cache = self._caches.get(name)
             if cache is None:
+                always.append(full[column])
                 continue
             most = cache.cacheable(tokens, marked)
             if name in found:
                 promised[name] = min(most, found[name].tokens)
-                cached[name] = round(promised[name] * cache.share)
-            now = cache.saved(cached.get(name, 0), most)
-            saved[column] = (now + ahead * cache.saved(most, most)) / (1 + ahead)
-            always[column] = cache.saved(min(known, most), most)
-        # A prompt whose length was measured is priced by that, at every target.
-        more = (tokens - chat.input_tokens_estimate) * self._input_price / 1e6
-        full = estimate.cost[0] + more
-        cost = np.maximum(0.0, full - saved)[np.newaxis]
-        always = np.maximum(0.0, full - always)
-        followed = Followed(prefix, tokens, promised, cached, saved, always, names, known)
-        return replace(expected, estimate=replace(estimate, cost=cost), conversation=followed)
+                read[name] = round(promised[name] * cache.share)
+            saved[name] = cache.saved(read.get(name, 0), most, self._table.further_turns)
+            changed = changed or saved[name] != 0.0
+            always.append(max(0.0, full[column] - cache.saved(min(known, most), most)))
+        holder = max(read, key=lambda name: saved[name], default=None)
+        if holder is not None and saved[holder] <= 0:
+            holder = None
+        followed = Followed(prefix, tokens, promised, read, saved, tuple(always), known, holder)
+        if not changed:
+            return replace(expected, conversation=followed)
+        # A cost that is not known stays so.
+        cost = [
+            0.0 if whole < saved[name] else whole - saved[name]
+            for name, whole in zip(estimate.models, full, strict=True)
+        ]
+        priced = replace(estimate, cost=np.array([cost]))
+        return replace(expected, estimate=priced, conversation=followed)
 
 
 class _Cache:
@@ -251,9 +250,13 @@ class _Cache:
         """Tokens that the provider caches of a prompt, of which `marked` tokens are marked."""
         return self._whole((marked or 0) if self._marked else tokens)
 
-    def saved(self, read: int, most: int) -> float:
-        """USD less than at the full price: for what is read, but for what has to be written."""
-        return read * self._discount - max(0, most - read) * self._surcharge
+    def saved(self, read: int, most: int, ahead: float = 0.0) -> float:
+        """USD less than at the full price: for what is read, but for what has to be written.
+
+        The mean over this turn and so many that are `ahead`, which read all that can be cached.
+        """
+        at_once = read * self._discount - max(0, most - read) * self._surcharge
+        return (at_once + ahead * most * self._discount) / (1 + ahead) if ahead else at_once
 
     def filled(
         self, prefix: Prefix, usage: Usage, estimated: bool
