@@ -24,6 +24,7 @@ from wye.cli_keys import register as register_keys
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.cli_query import register
 from wye.cli_replay import register as register_replay
+from wye.cli_watch import register as register_watch
 from wye.errors import WyeError
 from wye.files import cannot, check_file_target, check_folder_target, write_whole
 from wye.query.wording import counted
@@ -546,6 +547,7 @@ def _print_json(value: Any) -> None:
 register(app, bench_app, screen, messages)
 register_keys(app, screen, messages)
 register_replay(app, screen)
+register_watch(app, screen, messages)
 
 if __name__ == "__main__":
     main()

@@ -20,6 +20,7 @@ from wye.cli_options import AsJson
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from rich.console import Console
 
     from wye.gateway.config import Config
@@ -181,15 +182,29 @@ def _settings(config: Path | None, store: str | None) -> Config | None:
 
 
 @contextmanager
+def store_engine(config: Path | None, store: str | None) -> Iterator[sa.Engine]:
+    """The store that was named, or that of the configuration here."""
+    with _engine(_settings(config, store), store) as engine:
+        yield engine
+
+
+@contextmanager
 def _book(settings: Config | None, store: str | None) -> Iterator[KeyBook]:
     from wye.gateway.money.keys import KeyBook
+
+    with _engine(settings, store) as engine:
+        yield KeyBook(engine)
+
+
+@contextmanager
+def _engine(settings: Config | None, store: str | None) -> Iterator[sa.Engine]:
     from wye.gateway.schema import connect
     from wye.gateway.store_settings import StoreTable
 
     table = settings.store if settings is not None else StoreTable()
     engine = connect(table.place() if store is None else store)
     try:
-        yield KeyBook(engine)
+        yield engine
     finally:
         engine.dispose()
 

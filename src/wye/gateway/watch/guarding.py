@@ -1,8 +1,8 @@
 """The guard in front of the choice: requests that are for no target, or unsafe.
 
 Routes a request to a refusal, a polite answer, a default target or, unchanged, to the policy,
-before an answer, on its text. Source: guarded query routing (arXiv 2505.14524); the domain classifier and
-the rules are those of `wye.query.guarded_query_routing`, fitted and saved there.
+before an answer, on its text. Source: guarded query routing (arXiv 2505.14524); the domain
+classifier and the rules are those of `wye.query.guarded_query_routing`, fitted and saved there.
 """
 
 from __future__ import annotations
