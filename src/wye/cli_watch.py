@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wye.cli_keys import ConfigFile, StoreFile, store_engine
+from wye.cli_keys import ConfigFile, StorePlace, store_engine
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
 from wye.errors import WyeError
 
@@ -101,7 +101,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         limit: Annotated[int, typer.Option(min=1)] = 50,
         as_json: AsJson = False,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """The latest alarms, newest first."""
         from wye.gateway.watch import alarm_book
@@ -122,7 +122,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         by: Annotated[str | None, typer.Option(help="Who takes notice.")] = None,
         note: Annotated[str | None, typer.Option(help="What to remember about it.")] = None,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Acknowledge an alarm."""
         from wye.gateway.watch import alarm_book
