@@ -1,7 +1,8 @@
 """The command line: up, serve, init, fetch, train, eval, route, data, systems, check, bench.
 
 The commands pool, join, leave, prices, probe and bench query are in `wye.cli_query`, replay is in
-`wye.cli_replay`, keys is in `wye.cli_keys`.
+`wye.cli_replay`, keys is in `wye.cli_keys`, and policy, experiment and rollback are in
+`wye.cli_policy`.
 
 Figures and tables go to standard output, progress and errors to standard error, so that `--json`
 can be piped. Exit codes: 0 done; 1 a check does not hold, or a probed model has changed; 2 bad
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from wye.cli_keys import register as register_keys
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
+from wye.cli_policy import register as register_policy
 from wye.cli_query import register
 from wye.cli_replay import register as register_replay
 from wye.cli_watch import register as register_watch
@@ -546,6 +548,7 @@ def _print_json(value: Any) -> None:
 
 register(app, bench_app, screen, messages)
 register_keys(app, screen, messages)
+register_policy(app, screen, messages)
 register_replay(app, screen)
 register_watch(app, screen, messages)
 

@@ -36,6 +36,7 @@ from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
 from wye.gateway.gauges import CONTENT_TYPE
 from wye.gateway.guard import Guard
+from wye.gateway.learning import learning_report
 from wye.gateway.surfaces import SURFACES, surface_at
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
@@ -63,6 +64,7 @@ ROUTES = (
     Route("/api/frontier", dashboard_routes.frontier, methods=["GET"]),
     Route("/api/playground", dashboard_routes.playground, methods=["GET"]),
     Route("/api/series", dashboard_routes.series, methods=["GET"]),
+    Route("/api/experiments", learning_report.experiments, methods=["GET"]),
     Route("/api/alarms", alarm_routes.alarms, methods=["GET"]),
     Route("/api/alarms/{id}/ack", alarm_routes.acknowledge, methods=["POST"]),
 )
@@ -145,6 +147,7 @@ async def health(request: Request) -> Response:
                 "error": store.error,
             },
             "ledger": {"error": gateway.group.error, "waiting": gateway.group.waiting},
+            "policy": gateway.keeper.health(),
         },
         200 if able else 503,
     )

@@ -16,6 +16,7 @@ from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.gauges import Gauges
 from wye.gateway.lane import Circuit, Deployment, Lane
+from wye.gateway.learning.version_keeper import VersionKeeper
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Admission
 from wye.gateway.money.group_commit import GroupCommit
@@ -50,6 +51,7 @@ class Gateway:
 
     config: Config
     service: RouterService
+    keeper: VersionKeeper
     lanes: Mapping[str, Lane]
     places: Places
     store: Store
@@ -87,9 +89,11 @@ class Gateway:
             except UpstreamError as error:
                 logger.error("%s does not start: %s", deployment.name, error)
                 deployment.breaker.failed()
+        await self.keeper.start()
 
     async def close(self) -> None:
         """Stop the upstreams, then write what the store still holds."""
+        await self.keeper.close()
         await asyncio.gather(*(d.upstream.close() for d in self.deployments))
         await asyncio.to_thread(self._close_books)
 
@@ -147,6 +151,7 @@ def build(
     return Gateway(
         config=config,
         service=service,
+        keeper=VersionKeeper(service, store, config),
         lanes=lanes,
         places=Places(
             config.server.max_in_flight, config.server.queue, config.server.queue_seconds

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wye.data import RoutingData
+    from wye.query.base import QueryRouter
 
 # After the streams were drained or cut, for connections that their clients keep open.
 _GRACE_SECONDS = 5
@@ -75,6 +79,8 @@ def serve(
         _prepare_weights(settings, console, say)
         ready = embedded_router(outcomes, say) if outcomes is not None else None
         app = _application(settings, ready, say)
+        if not isinstance(config, Config) and config is not None:
+            app.state.gateway.keeper.read_again_by(partial(_read_again, str(config)))
         _run(app, listener, lambda: _welcome(settings, listener, say))
 
 
@@ -112,6 +118,14 @@ def _application(config: Config, ready: Ready | None, say: Callable[[str], None]
     known = app.state.gateway.service.known
     say(f"router {router.name} from {config.router.path}, which knows {', '.join(known) or 'none'}")
     return app
+
+
+def _read_again(path: str) -> tuple[Config, QueryRouter | None]:
+    """The configuration as it is by now, and its router."""
+    from wye.query import load
+
+    config = read_config(path)
+    return config, None if config.router.path is None else load(config.router.path)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -181,6 +195,9 @@ class _Server(uvicorn.Server):
         """Start the application, then tell."""
         await super().startup(sockets)
         if self.started:
+            if threading.current_thread() is threading.main_thread():
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGHUP, self._gateway.keeper.reload)
             self._ready()
 
     async def main_loop(self) -> None:

@@ -26,6 +26,8 @@ policy_uses = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("time", sa.Float, nullable=False),
+    # "use", or "rollback" to what decided before.
+    sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("version", sa.String(16)),
     sa.Column("reason", sa.Text, nullable=False),
 )

@@ -1,0 +1,54 @@
+"""The store of a gateway, for commands that work on it beside the running gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wye.errors import WyeError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from wye.gateway.config import Config
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="The gateway's configuration; ./wye.toml where there is one."),
+]
+StoreFile = Annotated[
+    str | None, typer.Option("--store", help="The gateway's store, instead of --config.")
+]
+
+
+def settings_of(config: Path | None, store: str | None) -> Config | None:
+    """The configuration that was named, or lies here; None where a store alone is meant."""
+    from wye.gateway.config import read_config
+
+    if config is not None and store is not None:
+        raise WyeError("give --config or --store, not both")
+    if config is None and store is None and Path("wye.toml").is_file():
+        config = Path("wye.toml")
+    return None if config is None else read_config(config)
+
+
+@contextmanager
+def opened(settings: Config | None, store: str | None) -> Iterator[sa.Engine]:
+    """The engine of the store that was named, else of the configuration's, else of the user's."""
+    from wye.gateway.dialects import place_of
+    from wye.gateway.schema import connect
+    from wye.gateway.store_settings import StoreTable
+
+    if settings is not None:
+        place = settings.store.place()
+    else:
+        place = place_of(store) if store is not None else StoreTable().place()
+    engine = connect(place)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
