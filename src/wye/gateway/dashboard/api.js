@@ -1,5 +1,7 @@
 /** The gateway's endpoints, relative to the page, so that a path prefix of a proxy is kept. */
 
+import { asClient } from "./access.js";
+
 const PATIENCE_MS = 10_000;
 
 /** The gateway answered with an error, or did not answer (`status` 0). */
@@ -49,17 +51,46 @@ async function read(path) {
   }
 }
 
-export const summary = () => read("api/summary");
+/** Parameters that are known, behind a path. */
+function query(path, parameters = {}) {
+  const given = Object.entries(parameters)
+    .filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+const part = encodeURIComponent;
+
+export const summary = (since) => read(query("api/summary", { since }));
+export const series = (bucket, since) => read(query("api/series", { bucket, since }));
+export const names = () => read("api/names");
+export const targets = () => read("api/targets");
 export const frontier = () => read("api/frontier");
 export const playground = () => read("api/playground");
-export const series = (bucket) => read(`api/series?bucket=${encodeURIComponent(bucket)}`);
-export const decision = (id) => read(`api/decisions/${encodeURIComponent(id)}`);
+export const calibration = () => read("api/calibration");
+export const alarms = (limit, open = false) => read(query("api/alarms", { limit, open }));
+export const experiments = () => read("api/experiments");
+export const keys = () => read("api/keys");
+export const decisions = (parameters) => read(query("api/decisions", parameters));
+export const decision = (id) => read(`api/decisions/${part(id)}`);
+export const replay = (id, policy) => read(query(`api/decisions/${part(id)}/replay`, { policy }));
 
-export function decisions(limit, before = null) {
-  const query = new URLSearchParams({ limit: String(limit) });
-  if (before !== null) query.set("before", before);
-  return read(`api/decisions?${query}`);
+async function change(method, path, body) {
+  const response = await ok(await request(path, {
+    method,
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(PATIENCE_MS),
+  }));
+  return response.json();
 }
+
+export const addKey = (body) => change("POST", "api/keys", body);
+export const changeKey = (id, body) => change("PATCH", `api/keys/${part(id)}`, body);
+export const revokeKey = (id) => change("POST", `api/keys/${part(id)}/revoke`, {});
+export const acknowledge = (id) => change("POST", `api/alarms/${part(id)}/ack`, {});
+
+/** Change something at a path that the gateway itself named, below `api/` alone. */
+export const act = (path, body) => change("POST", `api/${path}`, body);
 
 /** A decision with its outcome, which is written a moment after the last piece of the answer. */
 export async function settledDecision(id, attempts = 6) {
@@ -75,11 +106,21 @@ export async function feedback(id, score) {
   await ok(
     await request("v1/feedback", {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      ...asClient(),
       body: JSON.stringify({ decision: id, quality: score }),
       signal: AbortSignal.timeout(PATIENCE_MS),
     }),
   );
+}
+
+const asked = (model, prompt) => ({ model, messages: [{ role: "user", content: prompt }] });
+
+/** What would be chosen for a prompt; nothing is sent to any target. */
+export async function choose(model, prompt, signal) {
+  const response = await ok(await request("api/choose", {
+    method: "POST", ...asClient(), body: JSON.stringify(asked(model, prompt)), signal,
+  }));
+  return response.json();
 }
 
 /** The `data:` payloads of a server-sent event stream, as they arrive. */
@@ -110,8 +151,8 @@ export async function ask(model, prompt, { signal, onStart, onPiece }) {
   const response = await ok(
     await request("v1/chat/completions", {
       method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ model, stream: true, messages: [{ role: "user", content: prompt }] }),
+      ...asClient(),
+      body: JSON.stringify({ ...asked(model, prompt), stream: true }),
       signal,
     }),
   );

@@ -1,98 +1,38 @@
-/** The page: asks the gateway every few seconds and shows what it says. */
+/** The frame of the page: which page is shown, how often it asks the gateway, and how that goes. */
 
 import * as api from "./api.js";
+import { alarmsPage } from "./alarms.js";
 import { startConnect } from "./connect.js";
-import { fetchDecisions, showDecisions, startDecisions } from "./decisions.js";
-import { startDetail } from "./detail.js";
-import { byId, setAttribute, setText, show, whenChanged } from "./dom.js";
-import { showFigures } from "./figures.js";
+import { decisionsPage } from "./decisions.js";
+import { byId, setAttribute, setText, show } from "./dom.js";
+import { experimentsPage } from "./experiments.js";
 import * as format from "./format.js";
-import { drawable, drawFrontier, frontierRows } from "./frontier.js";
-import { showModels, showSuggestions, startPlayground } from "./playground.js";
-import { drawSeries, hasTraffic } from "./series.js";
-import { showTargets } from "./targets.js";
+import { frontierPage } from "./frontier_page.js";
+import { keysPage } from "./keys.js";
+import { overviewPage } from "./overview.js";
+import { playgroundPage } from "./playground.js";
+import { FIRST, here } from "./router.js";
+import { targetsPage } from "./targets_page.js";
 
 const EVERY_MS = 3000;
-const MOST_BARS = 120;
 const SLOWEST_MS = 30_000;
-const FRONTIER_EVERY = 10;
-const NO_REPORT = "No report yet: train a router with `wye train` to see what it would save.";
+const PAGES = {
+  overview: overviewPage,
+  decisions: decisionsPage,
+  targets: targetsPage,
+  keys: keysPage,
+  experiments: experimentsPage,
+  alarms: alarmsPage,
+  frontier: frontierPage,
+  playground: playgroundPage,
+};
 
-let rounds = 0;
+/** The page that is open: `{ name, refresh, follow, resize, loaded }`. */
+let open = null;
 let failures = 0;
 let timer = null;
-let asking = false;
+let asking = null;
 let lastGood = null;
-let latestSeries = [];
-let latestPoints = [];
-
-function showStore(store) {
-  const broken = store && (store.ok === false || store.lost > 0);
-  show(byId("store-problem"), Boolean(broken));
-  if (!broken) return;
-  const records = format.plural(store.lost, "record");
-  const lost = store.lost > 0 ? ` ${records} could not be written.` : "";
-  setText(byId("store-problem"),
-    `The store does not keep every decision.${lost} Answers go on; see the log.`);
-}
-
-function showSummary(summary) {
-  const fresh = !summary.requests;
-  show(byId("start"), fresh);
-  show(byId("traffic"), !fresh);
-  showFigures(summary);
-  showStore(summary.store);
-  setText(byId("baseline-name"), summary.baseline ?? "the best model");
-  showTargets(byId("targets"), summary.targets ?? []);
-  show(byId("targets-empty"), !(summary.targets ?? []).length);
-  showModels(summary);
-}
-
-const bucket = () => Number(document.querySelector("input[name=bucket]:checked").value);
-
-/** The shortest bar under which the traffic so far fills the chart without crowding it. */
-function chooseBucket(since) {
-  const age = since ? Date.now() / 1000 - since : 0;
-  const inputs = [...document.querySelectorAll("input[name=bucket]")];
-  const fitting = inputs.find((input) => age / Number(input.value) <= MOST_BARS);
-  (fitting ?? inputs.at(-1)).checked = true;
-}
-
-function drawTraffic() {
-  const some = hasTraffic(latestSeries);
-  const holder = byId("series");
-  show(byId("series-empty"), !some);
-  show(holder, some);
-  if (some && holder.clientWidth) {
-    drawSeries(holder, latestSeries, bucket(), holder.clientWidth, byId("series-readout"));
-  }
-}
-
-function drawPoints() {
-  const holder = byId("frontier");
-  const some = drawable(latestPoints).length > 0;
-  show(byId("frontier-empty"), !some);
-  show(holder, some);
-  show(byId("frontier-legend"), some);
-  show(byId("frontier-table"), latestPoints.length > 0);
-  byId("frontier-rows").replaceChildren(...frontierRows(latestPoints));
-  if (some && holder.clientWidth) {
-    drawFrontier(holder, latestPoints, holder.clientWidth, byId("frontier-readout"));
-  }
-}
-
-const showSeries = whenChanged(({ rows }) => {
-  latestSeries = rows;
-  drawTraffic();
-});
-
-const showFrontier = whenChanged(({ points, note }) => {
-  latestPoints = points ?? [];
-  const some = drawable(latestPoints).length > 0;
-  setText(byId("frontier-note"), some ? note ?? "" : "");
-  setText(byId("frontier-empty"), note || NO_REPORT);
-  drawPoints();
-});
 
 function showLive() {
   failures = 0;
@@ -112,7 +52,7 @@ function showGone(error) {
   setText(byId("gone-title"), error.status
     ? `The gateway answers with an error (status ${error.status})`
     : "The gateway does not answer");
-  const seen = lastGood ? `The figures below are from ${format.clock(lastGood)}. ` : "";
+  const seen = open?.loaded ? `What is shown is from ${format.clock(lastGood)}. ` : "";
   const hint = error.status
     ? `It says: ${error.message} `
     : "Start it again with `wye up` or `wye serve`. ";
@@ -121,37 +61,28 @@ function showGone(error) {
 }
 
 async function refresh() {
-  if (asking) return;
-  asking = true;
+  if (asking === open) return;
+  const page = open;
+  asking = page;
   clearTimeout(timer);
   try {
-    const summary = await api.summary();
-    if (rounds === 0) chooseBucket(summary.since);
-    const size = bucket();
-    const [decisions, rows] = await Promise.all([fetchDecisions(), api.series(size)]);
-    showSummary(summary);
-    showDecisions(decisions);
-    if (size === bucket()) showSeries({ rows, size });
-    if (rounds % FRONTIER_EVERY === 0) refreshReport(rounds === 0);
-    rounds += 1;
+    await page.refresh();
+    if (page !== open) return;
+    if (!page.loaded) {
+      page.loaded = true;
+      show(byId("loading"), false);
+      show(byId("page"), true);
+      page.resize?.();
+    }
     showLive();
   } catch (error) {
+    if (page !== open) return;
+    show(byId("loading"), false);
     showGone(error);
     if (!(error instanceof api.GatewayError)) throw error;
   } finally {
-    asking = false;
-    schedule();
-  }
-}
-
-/** What changes seldom and may take long: on its own, so that the figures never wait for it. */
-async function refreshReport(first) {
-  try {
-    showFrontier(await api.frontier());
-    if (first) showSuggestions((await api.playground()).prompts ?? []);
-  } catch (error) {
-    setText(byId("frontier-empty"), `The report could not be read: ${error.message}`);
-    if (!(error instanceof api.GatewayError)) throw error;
+    if (asking === page) asking = null;
+    if (page === open) schedule();
   }
 }
 
@@ -161,28 +92,91 @@ function schedule() {
   timer = setTimeout(refresh, Math.min(EVERY_MS * 2 ** Math.min(failures, 4), SLOWEST_MS));
 }
 
+/** Alarms that nobody has seen yet are told on every page; nothing depends on it. */
+async function countAlarms() {
+  if (document.hidden) return;
+  try {
+    const { open: number } = await api.alarms(1, true);
+    setText(byId("nav-alarms"), number ? format.count(number) : "");
+    setAttribute(byId("nav-alarms"), "aria-label", `${number} open`);
+    show(byId("nav-alarms"), number > 0);
+  } catch (error) {
+    show(byId("nav-alarms"), false);
+    if (!(error instanceof api.GatewayError)) throw error;
+  }
+}
+
+function mark(name) {
+  for (const link of byId("nav").children) {
+    const current = link.getAttribute("href") === `#/${name}`;
+    if (current) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
+  }
+}
+
+function show404(name) {
+  setText(byId("loading"), `There is no page ${name}. Choose one above.`);
+  show(byId("loading"), true);
+  show(byId("page"), false);
+  open = null;
+  clearTimeout(timer);
+}
+
+/** Open the page of the address, or tell the open one that its part of the address has changed. */
+function follow(first = false) {
+  // The skip link's own address is no page.
+  if (location.hash === "#main") return;
+  const place = here();
+  if (open?.name === place.name) {
+    open.follow?.(place);
+    return;
+  }
+  open?.close?.();
+  mark(place.name);
+  if (!Object.hasOwn(PAGES, place.name)) {
+    show404(place.name);
+    return;
+  }
+  byId("page").replaceChildren(byId(`page-${place.name}`).content.cloneNode(true));
+  show(byId("page"), false);
+  setText(byId("loading"), "Loading…");
+  show(byId("loading"), true);
+  show(byId("gone"), false);
+  open = { name: place.name, loaded: false, ...PAGES[place.name](place) };
+  const title = byId("page").querySelector("h1").textContent;
+  document.title = `${title} · wye gateway`;
+  if (!first) {
+    scrollTo(0, 0);
+    byId("main").focus({ preventScroll: true });
+  }
+  refresh();
+}
+
 function start() {
   startConnect();
-  startPlayground();
-  startDecisions();
-  startDetail();
   byId("retry").addEventListener("click", refresh);
-  for (const input of document.querySelectorAll("input[name=bucket]")) {
-    input.addEventListener("change", refresh);
-  }
+  byId("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("main").focus();
+  });
   document.addEventListener("wye:changed", refresh);
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) clearTimeout(timer);
     else refresh();
   });
+  addEventListener("hashchange", () => follow());
   let width = 0;
   new ResizeObserver(([entry]) => {
     if (Math.round(entry.contentRect.width) === width) return;
     width = Math.round(entry.contentRect.width);
-    drawTraffic();
-    drawPoints();
+    if (open?.loaded) open.resize?.();
   }).observe(byId("main"));
-  refresh();
+  if (!location.hash) history.replaceState(null, "", `#/${FIRST}`);
+  follow(true);
+  countAlarms();
+  setInterval(countAlarms, SLOWEST_MS);
 }
 
 start();

@@ -72,7 +72,7 @@ export function timeTicks(low, high, most) {
 }
 
 function timeLabel(date, step) {
-  const day = date.toLocaleDateString("en-US", { month: "short", day: "numeric" });
+  const day = date.toLocaleDateString(navigator.language, { month: "short", day: "numeric" });
   if (step >= DAY) return day;
   const midnight = date.getHours() === 0 && date.getMinutes() === 0;
   if (midnight) return day;

@@ -5,7 +5,7 @@ import { byId, el } from "./dom.js";
 const QUESTION = "What is the capital of Mongolia?";
 
 function snippets() {
-  const base = new URL("v1", document.baseURI).href;
+  const base = new URL("v1", document.baseURI.split("#")[0]).href;
   const message = `{"role": "user", "content": "${QUESTION}"}`;
   return [
     ["curl", [
@@ -52,10 +52,14 @@ function snippet([title, text]) {
     el("pre", { tabindex: 0 }, code));
 }
 
-/** Put the snippets into the empty state and into the dialog behind "Connect a client". */
+/** Put the snippets into `holder`. */
+export function snippetsInto(holder) {
+  holder.replaceChildren(...snippets().map(snippet));
+}
+
+/** Wire the dialog behind "Connect a client". */
 export function startConnect() {
-  byId("start-snippets").append(...snippets().map(snippet));
-  byId("connect-snippets").append(...snippets().map(snippet));
+  snippetsInto(byId("connect-snippets"));
   const dialog = byId("connect");
   byId("connect-open").addEventListener("click", () => dialog.showModal());
   byId("connect-close").addEventListener("click", () => dialog.close());

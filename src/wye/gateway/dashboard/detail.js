@@ -1,77 +1,23 @@
-/** One decision in full, in a panel at the side. The address `#decision/ID` opens it. */
+/** One decision in full, in a panel at the side of the list. */
 
 import * as api from "./api.js";
-import { byId, el, setText, svg } from "./dom.js";
+import { candidatesTable } from "./candidates.js";
+import { byId, el, fact, section, setText } from "./dom.js";
 import * as format from "./format.js";
+import { replaySection } from "./replay.js";
+import { address } from "./router.js";
 import { badge } from "./targets.js";
-
-/** Two-sided 90% interval of a normal estimate. */
-const Z90 = 1.645;
-
-function fact(name, value) {
-  return el("div", {}, el("dt", {}, name), el("dd", {}, value));
-}
-
-/** Expected quality with its interval on a line from 0 to 1. */
-function whisker(candidate) {
-  const at = (value) => `${Math.min(1, Math.max(0, value)) * 100}%`;
-  const spread = (candidate.quality_std ?? 0) * Z90;
-  const [low, high] = [candidate.quality - spread, candidate.quality + spread];
-  return svg("svg", { class: "whisker", height: 14, "aria-hidden": "true" },
-    svg("line", { class: "track", x1: 0, x2: "100%", y1: 7, y2: 7 }),
-    svg("line", { class: "spread", x1: at(low), x2: at(high), y1: 7, y2: 7 }),
-    svg("circle", { class: "mean", cx: at(candidate.quality), cy: 7, r: 4 }),
-  );
-}
-
-function interval(candidate) {
-  if (candidate.quality === null || candidate.quality === undefined) return format.DASH;
-  if (candidate.quality_std === null || candidate.quality_std === undefined) {
-    return format.quality(candidate.quality);
-  }
-  return `${format.quality(candidate.quality)} ± ${format.quality(candidate.quality_std * Z90)}`;
-}
-
-function candidateRow(candidate, decision) {
-  const chosen = decision.target;
-  const barred = decision.excluded?.[candidate.target] ?? "not allowed";
-  const known = Number.isFinite(candidate.quality);
-  const classes = [candidate.target === chosen ? "chosen" : "", candidate.allowed ? "" : "barred"];
-  return el("tr", { class: classes.join(" ").trim() || null },
-    el("th", { scope: "row" }, badge(candidate.target),
-      candidate.target === chosen ? el("small", {}, "chosen") : null,
-      candidate.allowed ? null : el("small", {}, `left out: ${barred}`)),
-    el("td", { class: "expected" }, el("span", {}, interval(candidate)),
-      known ? whisker(candidate) : null),
-    el("td", { class: "number" }, format.money(candidate.cost_usd)),
-    el("td", { class: "number" }, format.seconds(candidate.latency_s)),
-    el("td", { class: "number" }, format.decimal(candidate.score)),
-  );
-}
-
-function candidates(decision) {
-  const head = ["Target", "Expected quality", "Expected cost", "Latency", "Score"];
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Candidates" },
-    el("table", { class: "candidates" },
-      el("thead", {}, el("tr", {}, head.map((name, k) =>
-        el("th", { scope: "col", class: k > 1 ? "number" : null }, name)))),
-      el("tbody", {}, (decision.candidates ?? []).map((c) => candidateRow(c, decision))),
-    ),
-    el("p", { class: "note" },
-      "Expected quality with a 90% interval; the score is what the policy maximises."),
-  );
-}
 
 function features(decision) {
   const entries = Object.entries(decision.features ?? {});
   if (!entries.length) return el("p", { class: "note" }, "The router recorded none.");
-  return el("dl", { class: "facts features" }, entries.map(([name, value]) =>
-    fact(name.replaceAll("_", " "),
-      typeof value === "number" ? format.decimal(value) : String(value) || format.DASH)));
-}
-
-function section(title, ...children) {
-  return el("section", {}, el("h3", {}, title), ...children);
+  const told = (value) => {
+    if (typeof value === "number") return format.decimal(value);
+    if (value !== null && typeof value === "object") return JSON.stringify(value);
+    return String(value ?? "") || format.DASH;
+  };
+  return el("dl", { class: "facts features" },
+    entries.map(([name, value]) => fact(name.replaceAll("_", " "), told(value))));
 }
 
 /** The reasons as a list. */
@@ -82,16 +28,31 @@ export function reasonList(reasons) {
 function tokens(outcome) {
   if (!outcome || outcome.output_tokens === null) return format.DASH;
   const about = outcome.tokens_estimated ? "about " : "";
-  const [read, written] = [outcome.input_tokens, outcome.output_tokens].map(format.count);
-  return `${about}${read} in, ${written} out`;
+  const count = format.count;
+  const parts = [`${count(outcome.input_tokens)} in`, `${count(outcome.output_tokens)} out`];
+  if (outcome.cached_input_tokens) parts.push(`${count(outcome.cached_input_tokens)} cached`);
+  if (outcome.cache_write_tokens) parts.push(`${count(outcome.cache_write_tokens)} cache write`);
+  if (outcome.reasoning_tokens) parts.push(`${count(outcome.reasoning_tokens)} reasoning`);
+  return about + parts.join(", ");
 }
 
-/** What went wrong on the way: targets asked in vain, and the error of the request itself. */
-function trouble(decision) {
-  const { attempts = [], error = null } = decision.outcome ?? {};
-  const lines = attempts.map((a) => `${a.target} was asked in vain: ${a.error}`);
-  if (error && !lines.some((line) => line.endsWith(error))) lines.push(error);
-  return lines.length ? section("What went wrong", reasonList(lines)) : null;
+function attempts(decision) {
+  const { attempts: list = [], error = null } = decision.outcome ?? {};
+  if (!list.length && !error) return null;
+  const item = (attempt) => el("li", {}, badge(attempt.deployment ?? attempt.target),
+    el("span", {}, ` ${attempt.error}`),
+    el("small", {}, ` ${attempt.fault ?? ""} after ${format.seconds(attempt.seconds)}`));
+  const last = error && !list.some((attempt) => attempt.error === error)
+    ? el("li", {}, error) : null;
+  return section("What went wrong", el("ol", { class: "attempts" }, list.map(item), last));
+}
+
+function judgements(decision) {
+  const list = decision.feedback ?? [];
+  if (!list.length) return null;
+  return section("Feedback", el("ul", { class: "plain" }, list.map((f) => el("li", {},
+    el("b", {}, format.quality(f.quality)), ` ${format.full(f.time)}`,
+    f.source ? ` by ${f.source}` : "", f.comment ? `: ${f.comment}` : ""))));
 }
 
 function went(decision) {
@@ -102,29 +63,44 @@ function went(decision) {
   return line;
 }
 
-function facts(decision) {
+const filterLink = (name, value, text) =>
+  el("a", { href: address("decisions", null, { [name]: value }) }, text);
+
+function facts(decision, names) {
+  const outcome = decision.outcome;
+  const key = names?.keys.find((known) => known.id === decision.key_id)?.name ?? decision.key_id;
   return el("dl", { class: "facts" },
     fact("Policy", decision.policy ?? format.DASH),
     fact("Router", decision.router ?? format.DASH),
     fact("Propensity", format.decimal(decision.propensity)),
     fact("Deciding took", format.seconds(decision.router_seconds)),
-    fact("Cost", format.money(decision.outcome?.cost_usd)),
-    fact("Latency", format.seconds(decision.outcome?.latency_s)),
-    fact("Tokens", tokens(decision.outcome)),
+    fact("Cost", format.money(outcome?.cost_usd)),
+    fact("At the baseline", format.money(outcome?.baseline_usd)),
+    fact("Latency", format.seconds(outcome?.latency_s)),
+    fact("First byte", format.seconds(outcome?.first_byte_s)),
+    fact("Tokens", tokens(outcome)),
     fact("Quality", format.quality(decision.feedback?.at(-1)?.quality)),
-    fact("Status", decision.outcome?.status ?? "pending"),
-    fact("Time", format.clock(decision.time)),
+    fact("Status", outcome
+      ? `${outcome.status} (${outcome.http_status})` : "pending"),
+    fact("Finished by", outcome?.finish_reason ?? format.DASH),
+    decision.key_id ? fact("Key", filterLink("key", decision.key_id, key)) : null,
+    decision.session
+      ? fact("Session", filterLink("session", decision.session, decision.session)) : null,
+    fact("Version", decision.policy_version ?? format.DASH),
+    fact("Time", format.full(decision.time)),
   );
 }
 
-function body(decision) {
+function body(decision, names) {
   return [
     decision.text ? el("blockquote", {}, decision.text) : null,
     went(decision),
-    facts(decision),
+    facts(decision, names),
     section("Why", reasonList(decision.reasons)),
-    trouble(decision),
-    section("Candidates", candidates(decision)),
+    attempts(decision),
+    section("Candidates", candidatesTable(decision)),
+    replaySection(decision, names?.policies ?? []),
+    judgements(decision),
     section("What the router read", features(decision)),
     el("details", {}, el("summary", {}, "In words"),
       (decision.explanation ?? []).map((sentence) => el("p", { class: "words" }, sentence))),
@@ -133,47 +109,56 @@ function body(decision) {
   ].filter(Boolean);
 }
 
-async function open(id) {
+/**
+ * The panel: `follow(id)` opens it, or closes it for null; `left()` is called when the reader
+ * closes it (Escape, the button, a click beside it).
+ */
+export function startDetail(left) {
   const panel = byId("detail");
-  const content = byId("detail-body");
-  setText(byId("detail-id"), id);
-  content.replaceChildren(el("p", { class: "note" }, "Loading…"));
-  if (!panel.open) panel.showModal();
-  try {
-    const decision = await api.decision(id);
-    if (idInAddress() === id) content.replaceChildren(...body(decision));
-  } catch (error) {
-    const why = error.status === 404 ? "The store has no decision of this id." : error.message;
-    content.replaceChildren(el("p", { class: "problem", role: "alert" }, why));
-  }
-}
+  let shown = null;
+  let names = null;
+  const listeners = new AbortController();
+  const on = (node, kind, act) => node.addEventListener(kind, act, { signal: listeners.signal });
 
-function idInAddress() {
-  const match = /^#decision\/(.+)$/.exec(location.hash);
-  try {
-    return match ? decodeURIComponent(match[1]) : null;
-  } catch {
-    return null;
-  }
-}
+  const open = async (id) => {
+    const content = byId("detail-body");
+    setText(byId("detail-id"), id);
+    content.replaceChildren(el("p", { class: "note", role: "status" }, "Loading…"));
+    if (!panel.open) panel.showModal();
+    try {
+      const [decision, known] = await Promise.all([api.decision(id), names ?? api.names()]);
+      names = known;
+      if (shown === id) content.replaceChildren(...body(decision, known));
+    } catch (error) {
+      const why = error.status === 404 ? "The store has no decision of this id." : error.message;
+      if (shown === id) {
+        content.replaceChildren(el("p", { class: "problem", role: "alert" }, why));
+      }
+    }
+  };
 
-function follow() {
-  const id = idInAddress();
-  if (id !== null) open(id);
-  else if (byId("detail").open) byId("detail").close();
-}
-
-/** Wire the panel: address, close button, Escape (the dialog's own), click beside it. */
-export function startDetail() {
-  const panel = byId("detail");
-  byId("detail-close").addEventListener("click", () => panel.close());
-  panel.addEventListener("click", (event) => {
+  on(byId("detail-close"), "click", () => panel.close());
+  on(panel, "click", (event) => {
     if (event.target === panel) panel.close();
   });
-  panel.addEventListener("close", () => {
-    if (idInAddress() !== null) history.pushState(null, "", location.pathname + location.search);
+  on(panel, "close", () => {
+    if (shown === null) return;
+    shown = null;
+    left();
   });
-  window.addEventListener("hashchange", follow);
-  window.addEventListener("popstate", follow);
-  follow();
+
+  return {
+    names: (known) => { names = known; },
+    follow(id) {
+      if (id === shown) return;
+      shown = id;
+      if (id !== null) open(id);
+      else if (panel.open) panel.close();
+    },
+    close() {
+      shown = null;
+      listeners.abort();
+      if (panel.open) panel.close();
+    },
+  };
 }

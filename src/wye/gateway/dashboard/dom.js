@@ -81,3 +81,40 @@ export function whenChanged(draw) {
     draw(value);
   };
 }
+
+/**
+ * One stop of the Tab key for a list: the arrow keys, Home and End move among the `selector` in it.
+ * Returns what to call after each change of the list.
+ */
+export function roving(container, selector) {
+  const all = () => [...container.querySelectorAll(selector)];
+  const choose = (chosen) => {
+    for (const node of all()) setAttribute(node, "tabindex", node === chosen ? 0 : -1);
+  };
+  container.addEventListener("focusin", (event) => {
+    const node = event.target.closest(selector);
+    if (node) choose(node);
+  });
+  container.addEventListener("keydown", (event) => {
+    const nodes = all();
+    const at = nodes.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: nodes.length - 1 }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    nodes[Math.min(Math.max(to, 0), nodes.length - 1)].focus();
+  });
+  return () => {
+    const nodes = all();
+    choose(nodes.find((node) => node === document.activeElement) ??
+      nodes.find((node) => node.tabIndex === 0 && node.hasAttribute("tabindex")) ?? nodes[0]);
+  };
+}
+
+/** A definition of a list of facts. */
+export function fact(name, ...value) {
+  return el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
+}
+
+export function section(title, ...children) {
+  return el("section", {}, el("h3", {}, title), ...children);
+}

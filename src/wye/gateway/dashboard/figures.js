@@ -1,4 +1,4 @@
-/** The key figures at the top. */
+/** The key figures at the top of the overview. */
 
 import { byId, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -13,12 +13,11 @@ function savedNote(usd, best) {
 function figures(summary) {
   const { quality = {}, latency_ms: latency = {}, router_ms: router = {} } = summary;
   const best = summary.baseline ?? "the best model";
-  const since = format.clock(summary.since, false);
-  const rated = format.plural(quality.n ?? 0, "rated answer");
+  const share = summary.requests ? summary.errors / summary.requests : null;
   return {
     requests: [
       format.count(summary.requests),
-      `${summary.errors ? format.plural(summary.errors, "error") : "no errors"} since ${since}`,
+      `since ${format.clock(summary.since, false)}`,
     ],
     spend: [
       format.money(summary.spend_usd),
@@ -27,15 +26,15 @@ function figures(summary) {
     saved: [format.percent(summary.saved_share), savedNote(summary.saved_usd, best)],
     quality: [
       format.quality(quality.mean),
-      quality.n ? `mean of ${rated}` : "no answer rated yet",
+      quality.n ? `mean of ${format.plural(quality.n, "rated answer")}` : "no answer rated yet",
     ],
     latency: [
       format.milliseconds(latency.p50),
-      `median; 95% under ${format.milliseconds(latency.p95)}`,
+      `95% under ${format.milliseconds(latency.p95)}; choice ${format.milliseconds(router.p50)}`,
     ],
-    router: [
-      format.milliseconds(router.p50),
-      `median to decide; 95% under ${format.milliseconds(router.p95)}`,
+    errors: [
+      format.count(summary.errors),
+      summary.errors ? `${format.percent(share)} of requests` : "every request was answered",
     ],
   };
 }
@@ -47,5 +46,5 @@ export function showFigures(summary) {
     setText(byId(`note-${name}`), note);
   }
   byId("figure-saved").classList.toggle("gain", summary.saved_usd > 0);
-  byId("note-requests").classList.toggle("bad", summary.errors > 0);
+  byId("figure-errors").classList.toggle("bad", summary.errors > 0);
 }

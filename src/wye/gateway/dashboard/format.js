@@ -1,11 +1,15 @@
-/** Figures as people read them. What is not known (null) is a dash, never a zero. */
+/**
+ * Figures as people read them, in the browser's own language. What is not known (null) is a dash,
+ * never a zero.
+ */
 
 export const DASH = "–";
+const LOCALE = navigator.language;
 
 const unknown = (value) => value === null || value === undefined || !Number.isFinite(value);
 
 function number(value, options) {
-  return new Intl.NumberFormat("en-US", options).format(value).replace("-", "−");
+  return new Intl.NumberFormat(LOCALE, options).format(value).replace("-", "−");
 }
 
 export function count(value) {
@@ -19,19 +23,20 @@ export function count(value) {
 export function money(value, digits = 3) {
   if (unknown(value)) return DASH;
   const size = Math.abs(value);
-  const sign = value < 0 ? "−" : "";
-  if (size === 0) return "$0";
-  if (size < 1e-7) return `${sign}<$0.0000001`;
-  if (size >= 1000) return `${sign}$${number(size, { maximumFractionDigits: 0 })}`;
-  if (size >= 1) {
-    return `${sign}$${number(size, { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
-  }
-  return `${sign}$${number(size, { maximumSignificantDigits: digits, maximumFractionDigits: 12 })}`;
+  const dollars = (amount, options) => number(amount,
+    { style: "currency", currency: "USD", currencyDisplay: "narrowSymbol", ...options });
+  if (size === 0) return dollars(0, { maximumFractionDigits: 0 });
+  if (size < 1e-7) return `${value < 0 ? "−" : ""}<${dollars(1e-7, { maximumFractionDigits: 7 })}`;
+  if (size >= 1000) return dollars(value, { maximumFractionDigits: 0 });
+  if (size >= 1) return dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  // Prices and sums of some size have their cents; a fraction of a cent has its leading digits.
+  if (size >= 0.1 && Math.abs(size * 100 - Math.round(size * 100)) < 1e-9) return dollars(value, {});
+  return dollars(value, { maximumSignificantDigits: digits, maximumFractionDigits: 12 });
 }
 
 export function percent(value, digits = 1) {
   if (unknown(value)) return DASH;
-  return `${number(value * 100, { maximumFractionDigits: digits })}%`;
+  return number(value, { style: "percent", maximumFractionDigits: digits });
 }
 
 export function quality(value) {
@@ -62,16 +67,38 @@ export function moment(value) {
   return Number.isNaN(date.getTime()) ? null : date;
 }
 
-const pad = (value) => String(value).padStart(2, "0");
-
 /** Time of day, with the date before it where that is not today. */
 export function clock(value, withSeconds = true) {
   const date = value instanceof Date ? value : moment(value);
   if (!date) return DASH;
-  const time = `${pad(date.getHours())}:${pad(date.getMinutes())}`;
-  const full = withSeconds ? `${time}:${pad(date.getSeconds())}` : time;
-  if (date.toDateString() === new Date().toDateString()) return full;
-  return `${date.toLocaleDateString("en-US", { month: "short", day: "numeric" })} ${time}`;
+  const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  if (date.toDateString() === new Date().toDateString()) {
+    const seconds = withSeconds ? { second: "2-digit" } : {};
+    return date.toLocaleTimeString(LOCALE, { ...parts, ...seconds });
+  }
+  return date.toLocaleString(LOCALE, { month: "short", day: "numeric", ...parts });
+}
+
+/** A moment in full. */
+export function full(value) {
+  const date = moment(value);
+  return date ? date.toLocaleString(LOCALE, { dateStyle: "medium", timeStyle: "medium" }) : DASH;
+}
+
+export function day(value) {
+  const date = moment(value);
+  return date ? date.toLocaleDateString(LOCALE, { dateStyle: "medium" }) : DASH;
+}
+
+/** How long ago, in the largest unit that fits. */
+export function ago(value) {
+  const date = moment(value);
+  if (!date) return DASH;
+  const past = (date.getTime() - Date.now()) / 1000;
+  const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60]]
+    .find(([, seconds]) => Math.abs(past) >= seconds) ?? ["second", 1];
+  return new Intl.RelativeTimeFormat(LOCALE, { numeric: "auto" })
+    .format(Math.round(past / size), unit);
 }
 
 export function plural(value, one, many = `${one}s`) {

@@ -8,7 +8,7 @@ import { el, svg } from "./dom.js";
 import { explore } from "./explore.js";
 import * as format from "./format.js";
 import { placeLabels } from "./labels.js";
-import { knownHue } from "./targets.js";
+import { hue } from "./targets.js";
 
 const HEIGHT = 330;
 const MARGIN = { top: 14, right: 18, bottom: 44, left: 62 };
@@ -67,7 +67,7 @@ function mixed(points) {
 }
 
 function marker(point, x, y, crowded) {
-  const colour = point.kind === "single" ? knownHue(point.label) : "";
+  const colour = point.kind === "single" ? hue(point.label ?? "") : "";
   const common = { class: `mark ${point.kind} ${colour}`.trim(), "data-label": point.label ?? "" };
   if (point.kind === "oracle") {
     const d = `M${x} ${y - 7}L${x + 7} ${y}L${x} ${y + 7}L${x - 7} ${y}Z`;

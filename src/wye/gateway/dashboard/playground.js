@@ -1,9 +1,12 @@
-/** A box to try a prompt: ask as any client would, then say which target answered and why. */
+/** A box to try a prompt: the choice before it is sent, then the answer and who gave it. */
 
+import { givenKey, keepKey } from "./access.js";
 import * as api from "./api.js";
-import { byId, el, reconcile, setText, show, svg, whenChanged } from "./dom.js";
+import { previewChoice, stopPreview } from "./choice.js";
 import { reasonList } from "./detail.js";
+import { byId, el, reconcile, setText, show, svg, whenChanged } from "./dom.js";
 import * as format from "./format.js";
+import { decisionAddress } from "./router.js";
 import { badge } from "./targets.js";
 
 const SHOWN = 5;
@@ -16,7 +19,7 @@ let offset = 0;
 let running = null;
 
 /** Models to ask: the router under each policy, and each target straight. */
-const drawModels = whenChanged(({ policies, standard, targets }) => {
+function drawModels({ policies, default_policy: standard, targets }) {
   const select = byId("model");
   const before = select.value;
   const routed = policies.map((name) =>
@@ -30,14 +33,6 @@ const drawModels = whenChanged(({ policies, standard, targets }) => {
   );
   if ([...select.options].some((option) => option.value === before)) select.value = before;
   else select.value = "wye";
-});
-
-export function showModels(summary) {
-  drawModels({
-    policies: summary.policies ?? [],
-    standard: summary.default_policy,
-    targets: (summary.targets ?? []).map((t) => t.name),
-  });
 }
 
 function suggest() {
@@ -51,19 +46,15 @@ function suggest() {
   show(byId("more-prompts"), prompts.length > SHOWN);
 }
 
-/** Prompts on which the choice matters, each with what is interesting about it. */
-export function showSuggestions(list) {
-  prompts = list;
-  offset = 0;
-  suggest();
-}
-
 function take(prompt) {
   byId("prompt").value = prompt.text;
   setText(byId("prompt-why"), prompt.why ?? "");
   show(byId("prompt-why"), Boolean(prompt.why));
   byId("prompt").focus();
+  preview();
 }
+
+const preview = () => previewChoice(byId("model").value || "wye", byId("prompt").value);
 
 /** What is shown of one answer; a new one is built for each question. */
 function answerView() {
@@ -71,7 +62,7 @@ function answerView() {
   const head = el("p", { class: "by" }, "Deciding…");
   const why = el("div", { class: "why" });
   byId("answer").replaceChildren(head, text, why);
-  show(byId("answer"), true);
+  show(byId("answer-card"), true);
   return { text, head, why };
 }
 
@@ -90,7 +81,6 @@ function rating(id) {
         await api.feedback(id, score);
         for (const other of both) other.setAttribute("aria-pressed", String(other === button));
         said.textContent = "Stored with the decision, to learn from.";
-        document.dispatchEvent(new Event("wye:changed"));
       } catch (error) {
         said.textContent = `Not stored: ${error.message}`;
       }
@@ -99,7 +89,7 @@ function rating(id) {
   };
   const both = [vote("Good answer", "up", 1), vote("Bad answer", "down", 0)];
   return el("div", { class: "rating" }, el("span", {}, "Was it right?"), both,
-    el("a", { class: "button", href: `#decision/${encodeURIComponent(id)}` }, "Open the decision"),
+    el("a", { class: "button", href: decisionAddress(id) }, "Open the decision"),
     said);
 }
 
@@ -155,7 +145,6 @@ async function run(model, prompt) {
     if (view.text.textContent === "") view.text.append(el("i", {}, "The answer is empty."));
   }
   await explain(view, id);
-  document.dispatchEvent(new Event("wye:changed"));
 }
 
 function setRunning(on) {
@@ -174,8 +163,19 @@ function submit() {
   run(byId("model").value || "wye", prompt);
 }
 
-/** Wire the form: button, Ctrl+Enter or Cmd+Enter, stop. */
-export function startPlayground() {
+function startKey() {
+  byId("key").value = givenKey() ?? "";
+  byId("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepKey(byId("key").value.trim());
+    setText(byId("key-note"), givenKey()
+      ? "Used for the requests of this tab, and forgotten with it."
+      : "No key is used.");
+    preview();
+  });
+}
+
+function startForm() {
   byId("try").addEventListener("submit", (event) => {
     event.preventDefault();
     submit();
@@ -186,10 +186,39 @@ export function startPlayground() {
       submit();
     }
   });
-  byId("prompt").addEventListener("input", () => show(byId("prompt-why"), false));
+  byId("prompt").addEventListener("input", () => {
+    show(byId("prompt-why"), false);
+    preview();
+  });
+  byId("model").addEventListener("change", preview);
   byId("stop").addEventListener("click", () => running?.abort());
   byId("more-prompts").addEventListener("click", () => {
     offset = (offset + SHOWN) % prompts.length;
     suggest();
   });
+}
+
+/** The page at `#/playground`: button, Ctrl+Enter or Cmd+Enter, stop. */
+export function playgroundPage() {
+  startForm();
+  startKey();
+  const showModels = whenChanged(drawModels);
+  const showPrompts = whenChanged((list) => {
+    prompts = list;
+    offset = 0;
+    suggest();
+  });
+  return {
+    async refresh() {
+      const [names, suggested] = await Promise.all([api.names(), api.playground()]);
+      const { policies, default_policy, targets } = names;
+      showModels({ policies, default_policy, targets });
+      show(byId("key-form"), names.key_needed || givenKey() !== null);
+      showPrompts(suggested.prompts ?? []);
+    },
+    close() {
+      stopPreview();
+      running?.abort();
+    },
+  };
 }

@@ -23,7 +23,7 @@ function totals(rows) {
     .map((row) => {
       spend += row.spend_usd ?? 0;
       baseline += row.baseline_usd ?? 0;
-      return { start: row.start, requests: row.requests ?? 0, spend, baseline };
+      return { start: row.start, requests: row.requests ?? 0, errors: row.errors ?? 0, spend, baseline };
     });
 }
 
@@ -57,7 +57,8 @@ function sentence(bucket) {
   const saved = bucket.baseline - bucket.spend;
   const difference = `${format.money(Math.abs(saved))} ${saved < 0 ? "more" : "saved"}`;
   return (
-    `${format.clock(new Date(bucket.start))}: ${format.plural(bucket.requests, "request")}, ` +
+    `${format.clock(new Date(bucket.start))}: ${format.plural(bucket.requests, "request")}` +
+    `${bucket.errors ? ` (${format.plural(bucket.errors, "error")})` : ""}, ` +
     `${format.money(bucket.spend)} spent so far instead of ` +
     `${format.money(bucket.baseline)} (${difference})`
   );
@@ -133,12 +134,13 @@ export function drawSeries(holder, rows, bucket, width, readout) {
   );
   const slot = x(first + length) - x(first);
   const wide = slot > 5 ? slot - 1.5 : slot;
-  const bar = (b) => {
-    const tall = b.requests ? Math.max(1.5, height(b.requests)) : 0;
+  const bar = (b, number, kind) => {
+    const tall = number ? Math.max(1.5, height(number)) : 0;
     const place = { x: x(b.start), y: BARS.bottom - tall, width: wide, height: tall };
-    return svg("rect", { class: "bar", ...place });
+    return svg("rect", { class: kind, ...place });
   };
-  root.append(...buckets.map(bar));
+  root.append(...buckets.map((b) => bar(b, b.requests, "bar")),
+    ...buckets.filter((b) => b.errors).map((b) => bar(b, b.errors, "failed")));
   readable(root, buckets, (b) => x(b.start) + wide / 2, readout);
   holder.replaceChildren(root);
 }
