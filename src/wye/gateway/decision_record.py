@@ -13,7 +13,6 @@ from wye.gateway.estimates import Expected
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.surfaces import surface_of
 from wye.query.base import Candidate
-from wye.query.learning.features import describe_text
 
 
 def candidates_of(
@@ -63,7 +62,7 @@ def context_of(
 def features_of(chat: ChatRequest, expected: Expected) -> dict[str, Any]:
     """What was read of a request."""
     return {
-        **describe_text(chat.text),
+        **expected.described,
         "novelty": finite(expected.estimate.novelty[0]),
         "messages": chat.turns,
         "surface": surface_of(chat.body).name,

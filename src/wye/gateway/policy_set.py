@@ -6,7 +6,6 @@ takes its place for the requests that come later (`wye.gateway.learning.version_
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import json
@@ -18,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from wye.embed import EmbedError
 from wye.gateway.config import Config, ConfigError, Target
 from wye.gateway.errors import ApiError
-from wye.gateway.estimates import Expected, expect, known_columns
+from wye.gateway.estimates import Expectations, Expected
 from wye.gateway.learning.learner import LEARNERS, Learner, LearnerView, learner_of
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.query.base import QueryRouter, RouterError
@@ -74,7 +72,8 @@ class PolicySet:
         self.tables = {name: p.model_dump(mode="json") for name, p in config.policies.items()}
         self.policies = build_policies(config, spent or {}, earlier)
         self.default_policy = config.first_policy
-        self.columns = known_columns(router, config.targets)
+        self._expectations = Expectations(router, config.targets)
+        self.columns = self._expectations.columns
         self.source = source
         learned = _learned(router)
         self.version = _hex([self.tables, self.default_policy], learned)
@@ -88,7 +87,6 @@ class PolicySet:
             learned,
         )
         self._generator = generator
-        self._remote = _embeds_remotely(router)
         self._warm_up()
 
     @property
@@ -108,22 +106,12 @@ class PolicySet:
         return twin
 
     async def expect(self, chat: ChatRequest) -> Expected:
-        """What is expected of every target on `chat`.
-
-        A local router takes about a millisecond and is asked at once; one that embeds over the
-        network is asked in a thread. When the router fails, priors speak and say so.
-        """
-        if self._remote:
-            return await asyncio.to_thread(self.expect_now, chat)
-        return self.expect_now(chat)
+        """What is expected of every target on `chat`."""
+        return await self._expectations.of(chat)
 
     def expect_now(self, chat: ChatRequest) -> Expected:
         """The same, here and now."""
-        try:
-            return expect(self.router, self.targets, self.columns, chat)
-        except (RouterError, EmbedError) as error:
-            logger.error("the router failed, priors decide: %s", error)
-            return expect(None, self.targets, {}, chat)
+        return self._expectations.now([chat])[0]
 
     def policy(self, name: str, chat: ChatRequest) -> Policy:
         """The policy of that name for one request; a learner reads the request first."""
@@ -172,10 +160,10 @@ class PolicySet:
             ConfigError: a policy could never choose, for instance since no price is known.
         """
         import_module("wye.core")
-        if self._remote:
+        if self._expectations.remote:
             return
         chat = parse_chat({"model": "wye", "messages": [{"role": "user", "content": _TRIAL}]})
-        expected = expect(self.router, self.targets, self.columns, chat)
+        expected = self.expect_now(chat)
         for name in self.policies:
             policy = self.policy(name, chat)
             # A policy that keeps account of its choices would book a trial as a request.
@@ -235,12 +223,6 @@ def _unknown(targets: Sequence[Target], missing: np.ndarray, figure: str) -> dic
         for target, lacks in zip(targets, missing, strict=True)
         if lacks
     }
-
-
-def _embeds_remotely(router: QueryRouter | None) -> bool:
-    """Whether an estimate calls an embeddings endpoint."""
-    embedder = getattr(router, "embedder_", None) or getattr(router, "embedder", "")
-    return str(getattr(embedder, "name", embedder)).startswith("endpoint:")
 
 
 def _learned(router: QueryRouter | None) -> bytes:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wye.gateway.config import Config
 from wye.gateway.conversation.switching import Conversations
-from wye.gateway.estimates import Expected, expect
+from wye.gateway.estimates import Expectations, Expected
 from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.surfaces import MESSAGES
@@ -54,7 +54,7 @@ class Talk:
     def expect(self, owner: str | None = None, session: str | None = None) -> Expected:
         chat = parse_chat({"model": "wye", "messages": self.messages})
         chat = _counted(chat, sum(4 + len(m["content"]) for m in self.messages))
-        expected = expect(None, self.config.targets, {}, chat)
+        expected = Expectations(None, self.config.targets).now([chat])[0]
         self.last = self.follows.expect(chat, expected, owner or self.owner, session)
         self.tokens = chat.input_tokens_estimate
         return self.last
@@ -252,7 +252,7 @@ def test_anthropic_caches_what_the_request_marks_and_writing_it_costs_more():
     text = TOKEN * 3000
 
     def asked(chat: ChatRequest) -> Expected:
-        return follows.expect(chat, expect(None, config.targets, {}, chat), None, None)
+        return follows.expect(chat, Expectations(None, config.targets).now([chat])[0], None, None)
 
     plain = asked(anthropic([{"role": "user", "content": text}]))
     mark = {"cache_control": {"type": "ephemeral"}}
@@ -290,7 +290,7 @@ def test_tools_nested_too_deeply_are_not_followed():
     )
     config = Config.model_validate({"targets": [target("a", cached=0.5)]})
     follows = Conversations(config.targets, config.conversation)
-    expected = expect(None, config.targets, {}, chat)
+    expected = Expectations(None, config.targets).now([chat])[0]
     assert follows.expect(chat, expected, None, None) is expected
 
 
@@ -369,7 +369,7 @@ def spend(*, counted: bool) -> tuple[float, list[str]]:
         else:
             chat = parse_chat({"model": "wye", "messages": talk.messages})
             chat = _counted(chat, 4 * talk.tokens)
-            estimate = expect(None, talk.config.targets, {}, chat).estimate
+            estimate = Expectations(None, talk.config.targets).now([chat])[0].estimate
         estimate = type(estimate)(**{**vars(estimate), "quality": quality})
         choice = policy.choose(estimate, generator=np.random.default_rng(0))
         name = estimate.models[int(choice.plan.target[0])]

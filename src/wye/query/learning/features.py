@@ -111,20 +111,34 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.concatenate([own[:, :3], shares, own[:, 3:]], axis=1).astype(np.float32)
 
 
+def describe_texts(texts: Sequence[str]) -> list[dict[str, float | str]]:
+    """What is worth telling a person about each text: its size, script and kind."""
+    rows = text_features(texts)
+    shares = rows[:, _SCRIPT_COLUMNS]
+    scripts = shares.argmax(axis=1)
+    options = np.round(np.expm1(rows[:, _COLUMN["log_options"]]))
+    code = rows[:, _COLUMN["log_code"]] > 0
+    mathematics = rows[:, _COLUMN["log_latex"]] + rows[:, _COLUMN["log_arithmetic"]] > 0
+    found: list[dict[str, float | str]] = []
+    for i, text in enumerate(texts):
+        opening = _OPENING.match(text[:READ_CHARS])
+        found.append(
+            {
+                "chars": float(len(text)),
+                "words": float(len(text.split())),
+                "script": SCRIPTS[scripts[i]] if shares[i, scripts[i]] > 0.2 else "latin",
+                "code": float(code[i]),
+                "mathematics": float(mathematics[i]),
+                "options": float(options[i]),
+                "opening": str(opening.lastgroup) if opening and opening.lastgroup else "other",
+            }
+        )
+    return found
+
+
 def describe_text(text: str) -> dict[str, float | str]:
-    """What is worth telling a person about a text: its size, script and kind."""
-    row = dict(zip(FEATURES, text_features([text])[0].tolist(), strict=True))
-    script = max(SCRIPTS, key=lambda s: row[f"share_{s}"])
-    opening = _OPENING.match(text[:READ_CHARS])
-    return {
-        "chars": float(len(text)),
-        "words": float(len(text.split())),
-        "script": script if row[f"share_{script}"] > 0.2 else "latin",
-        "code": float(row["log_code"] > 0),
-        "mathematics": float(row["log_latex"] + row["log_arithmetic"] > 0),
-        "options": float(round(np.expm1(row["log_options"]))),
-        "opening": str(opening.lastgroup) if opening and opening.lastgroup else "other",
-    }
+    """What is worth telling a person about one text, see `describe_texts`."""
+    return describe_texts([text])[0]
 
 
 def _row(text: str, head: str) -> list[float]:
@@ -189,3 +203,5 @@ _TABLE = _kind_table()
 _SHARED = np.array([i for i, kind in enumerate(_KINDS) if kind != "lower"])
 # Columns of `_row` that are counts.
 _LOGARITHMIC = np.array([0, 1, 3, 4, *range(9, 9 + len(_PATTERNS))])
+_COLUMN = {name: column for column, name in enumerate(FEATURES)}
+_SCRIPT_COLUMNS = np.array([_COLUMN[f"share_{script}"] for script in SCRIPTS])
