@@ -233,3 +233,47 @@ def test_whole_shares_are_the_set_itself() -> None:
 def test_bad_input_is_named(act: Callable[[], object], message: str) -> None:
     with pytest.raises(BanditError, match=message):
         act()
+
+
+LINEAR = {
+    "linucb": lambda: LinUCB(4, 3, alpha=0.4),
+    "thompson": lambda: LinearThompson(4, 3, sigma=0.3),
+    "epsilon": lambda: LinearEpsilonGreedy(4, 3, epsilon=0.3, decay=1.0, floor=0.3),
+}
+
+
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+def test_the_law_is_that_of_the_picks(make: Callable[[], Bandit]) -> None:
+    bandit, generator = make(), np.random.default_rng(5)
+    for arm in range(4):
+        x = generator.normal(size=(6, 3))
+        bandit.learn(arm, x, x[:, 0] * 0.2 + 0.1 * arm + generator.normal(size=6) * 0.3)
+    x, allowed = np.array([0.5, -0.2, 1.0]), np.array([True, True, False, True])
+    law, score = bandit.law(x, allowed)
+    assert law.sum() == pytest.approx(1.0)
+    assert law[2] == 0.0
+    assert score[2] == -np.inf
+    draws = 4000
+    picks = [bandit.pick(x, generator, allowed).arm for _ in range(draws)]
+    shares = np.bincount(picks, minlength=4) / draws
+    spread = np.sqrt(law * (1 - law) / draws)
+    assert (np.abs(shares - law) <= 4.5 * spread + 1e-9).all()
+
+
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+def test_a_prior_is_added_to_what_was_learned(make: Callable[[], Bandit]) -> None:
+    law, score = make().law(np.ones(3), prior=np.array([0.0, 5.0, 1.0, 0.0]))
+    assert int(law.argmax()) == int(score.argmax()) == 1
+
+
+def test_a_corrected_reward_is_as_if_it_had_been_learned_so() -> None:
+    generator = np.random.default_rng(3)
+    x, rewards = generator.normal(size=(20, 3)), generator.normal(size=20)
+    first, second = RidgeArms(2, 3), RidgeArms(2, 3)
+    first.learn(1, x, rewards)
+    first.correct(1, x[4], 0.7)
+    second.learn(1, x, rewards + 0.7 * (np.arange(20) == 4))
+    np.testing.assert_allclose(first.theta, second.theta, atol=1e-12)
+    np.testing.assert_array_equal(first.count, second.count)
+    with pytest.raises(ValueError, match="arm 5 does not exist"):
+        first.correct(5, x[0], 0.1)
