@@ -188,6 +188,7 @@ def test_router_and_guard_embed_a_request_once(fitted: QueryRouter, guard_file, 
                 "targets": [{"name": "a", "base_url": "http://127.0.0.1:1"}],
                 "store": {"path": str(tmp_path / "a.db")},
                 "guard": {"path": str(guard_file)},
+                "policies": {"quality": {"kind": "quality"}},
             }
         )
         gateway = build(config, router)
