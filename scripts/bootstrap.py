@@ -31,6 +31,8 @@ LEVELS = {
         "lint",
         "--group",
         "dataset",
+        "--group",
+        "deploy",
     ],
 }
 

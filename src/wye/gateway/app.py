@@ -102,6 +102,7 @@ def create_app(
         routes=[
             *ROUTES,
             Route("/healthz", health, methods=["GET"]),
+            Route("/livez", alive, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/", dashboard_file, methods=["GET"]),
             Route("/{name}", dashboard_file, methods=["GET"]),
@@ -151,6 +152,11 @@ async def health(request: Request) -> Response:
         },
         200 if able else 503,
     )
+
+
+async def alive(request: Request) -> Response:
+    """200 as long as the process answers at all, for who would start it again otherwise."""
+    return JSONResponse({"status": "alive"})
 
 
 async def metrics(request: Request) -> Response:

@@ -5,9 +5,10 @@ On loopback the danger is the user's own browser: a page from elsewhere may send
 request that a browser marks as coming from another origin is refused (`wye.gateway.own_page` for
 changes, of which a browser may say so in other ways).
 
-With an access key, every request but `/healthz` must carry it, as a bearer token or as the password
-of HTTP basic (browsers). With virtual keys (`wye.gateway.money.keys`), `/v1` takes one of them, or
-the access key, which is the administrator's and has no limits; everything else stays as it is.
+With an access key, every request but `/healthz` and `/livez` must carry it, as a bearer token or as
+the password of HTTP basic (browsers). With virtual keys (`wye.gateway.money.keys`), `/v1` takes one
+of them, or the access key, which is the administrator's and has no limits; everything else stays as
+it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from wye.gateway.own_page import foreign_change
 from wye.gateway.surfaces import surface_at
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
-_OPEN_PATHS = {"/healthz"}
+_OPEN_PATHS = {"/healthz", "/livez"}
 
 
 class Guard:
