@@ -19,6 +19,9 @@ from wye.gateway.upstream import Fault, UpstreamError, close
 from wye.gateway.witness import Glance
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from wye.gateway.dispatch import Dispatcher
     from wye.gateway.telemetry.trace import Trace
     from wye.gateway.watch.guarding import Verdict
@@ -51,6 +54,7 @@ class Exchange:
     glance: Glance | None = None
     trace: Trace | None = None
     verdict: Verdict | None = None
+    vector: NDArray[np.float32] | None = None
     _limit: asyncio.Timeout | None = None
 
     @property

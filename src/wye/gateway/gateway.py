@@ -24,7 +24,7 @@ from wye.gateway.money.key_ring import KeyRing
 from wye.gateway.money.keys import KeyBook
 from wye.gateway.money.ledger import Ledger
 from wye.gateway.money.limits import Limiter
-from wye.gateway.onlookers import Onlookers, look_on
+from wye.gateway.onlookers import Onlookers, look_on, watched
 from wye.gateway.places import Places
 from wye.gateway.reports import spent_by_policy
 from wye.gateway.router_service import RouterService
@@ -147,6 +147,9 @@ def build(
         store.close()
         raise
     metrics = Metrics(config.metrics)
+    onlookers = watched(
+        onlookers, config, store, metrics, router=router, shared=shared, guard=guard
+    )
     limiter = Limiter(group if config.money.rate_limits == "store" else None)
     return Gateway(
         config=config,

@@ -5,7 +5,7 @@ Each part is there only where its table of `wye.toml` asks for it, and imports n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
@@ -15,8 +15,14 @@ from wye.gateway.telemetry.redaction import redactor
 if TYPE_CHECKING:
     from wye.gateway.config import Config
     from wye.gateway.telemetry.exporting import TraceExport
+    from wye.gateway.metrics import Metrics
+    from wye.gateway.store import Store
     from wye.gateway.telemetry.redaction import Redact
+    from wye.gateway.watch.guarding import RequestGuard
+    from wye.gateway.watch.vectors import SharedEmbedder
+    from wye.gateway.watch.watching import Watch
     from wye.gateway.witness import Witness
+    from wye.query.base import QueryRouter
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,14 @@ class Onlookers:
         redact: takes out of text what must not leave.
         traces: see `TraceExport`; None where `[telemetry]` is not there.
         access: whether each request has a line in the log.
+        watch: see `Watch`; None where `[watch]` is not there.
     """
 
     witnesses: tuple[Witness, ...]
     redact: Redact
     traces: TraceExport | None
     access: bool
+    watch: Watch | None = None
 
     @property
     def middleware(self) -> list[Middleware]:
@@ -50,9 +58,39 @@ class Onlookers:
         return stack
 
     def close(self) -> None:
-        """Send what waits. Blocks."""
+        """Look at and send what waits. Blocks."""
+        if self.watch is not None:
+            self.watch.close()
         if self.traces is not None:
             self.traces.close()
+
+
+def watched(
+    onlookers: Onlookers,
+    config: Config,
+    store: Store,
+    metrics: Metrics,
+    *,
+    router: QueryRouter | None,
+    shared: SharedEmbedder | None,
+    guard: RequestGuard | None,
+) -> Onlookers:
+    """The onlookers, with the watch where `[watch]` asks for it."""
+    if config.watch is None:
+        return onlookers
+    from wye.gateway.watch.alarms import Alarms
+    from wye.gateway.watch.watching import Watch
+
+    watch = Watch(
+        config.watch,
+        store,
+        Alarms(store, metrics, config.watch.webhook),
+        shared=shared,
+        reference=getattr(router, "references_", None) if shared is not None else None,
+        guard=guard,
+        seed=config.router.seed,
+    )
+    return replace(onlookers, witnesses=(*onlookers.witnesses, watch), watch=watch)
 
 
 def look_on(config: Config) -> Onlookers:

@@ -63,6 +63,7 @@ class TrafficMonitor:
 
     Attributes:
         seen: requests so far, those learned from included.
+        usual: what the reference is made of, in words.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class TrafficMonitor:
         self._waiting: list[NDArray[np.float32]] = []
         self._looks: Looks | None = None
         self.seen = 0
+        self.usual = "the requests before"
         if reference is not None and len(reference) >= learn_from:
             self._learn(reference)
+            self.usual = "what the router learned from"
 
     @property
     def learning(self) -> bool:
@@ -111,7 +114,7 @@ class TrafficMonitor:
             return None
         taken = change.at - before
         at = start + taken
-        self._looks = None
+        self._looks, self.usual = None, "the requests before"
         # What is usual from here on is learned of what comes from here on.
         self._waiting = list(vectors[taken:])
         return replace(change, at=at, since=at - (change.at - change.since))

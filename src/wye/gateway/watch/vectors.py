@@ -51,6 +51,10 @@ class SharedEmbedder(Embedder):
             self._known[texts[0]] = found
         return found
 
+    def known(self, text: str) -> Vectors | None:
+        """`[1, D]` of a text that was embedded lately; None where it was not."""
+        return self._known.get(text)
+
     def reads_whole(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """See `Embedder`."""
         return self.inner.reads_whole(texts)
