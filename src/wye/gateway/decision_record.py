@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy as np
 from wye.gateway.estimates import Expected
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.surfaces import surface_of
-from wye.query.base import Candidate
 
 
 def candidates_of(
@@ -21,30 +19,33 @@ def candidates_of(
     law: np.ndarray | None,
     excluded: Mapping[str, str],
 ) -> tuple[dict[str, Any], ...]:
-    """Every target with its figures, best score first, those without a score last."""
+    """Every target with its figures (`wye.query.base.Candidate`), best score first."""
     estimate, followed = expected.estimate, expected.conversation
-    rows = [
-        Candidate(
-            target=name,
-            quality=float(estimate.quality[0, i]),
-            quality_std=float(estimate.quality_std[0, i]),
-            cost_usd=finite(estimate.cost[0, i]),
-            latency_s=finite(estimate.latency[0, i]),
-            score=float(scores[i]) if scores is not None else -math.inf,
-            allowed=name not in excluded,
-            probability=float(law[i]) if law is not None else None,
-        )
-        for i, name in enumerate(estimate.models)
-    ]
-    rows.sort(key=lambda c: (-c.score, -c.quality))
+    figures = zip(
+        estimate.models,
+        estimate.quality[0].tolist(),
+        estimate.quality_std[0].tolist(),
+        estimate.cost[0].tolist(),
+        estimate.latency[0].tolist(),
+        scores.tolist() if scores is not None else [-math.inf] * len(estimate.models),
+        law.tolist() if law is not None else [None] * len(estimate.models),
+        strict=True,
+    )
+    best_first = sorted(figures, key=lambda figure: (-figure[5], -figure[1]))
     return tuple(
         {
-            **asdict(row),
-            "score": finite(row.score),
-            "note": expected.notes.get(row.target),
-            **(followed.figures(row.target) if followed is not None else {}),
+            "target": name,
+            "quality": quality,
+            "quality_std": std,
+            "cost_usd": finite(cost),
+            "latency_s": finite(latency),
+            "score": finite(score),
+            "allowed": name not in excluded,
+            "probability": probability,
+            "note": expected.notes.get(name),
+            **(followed.figures(name) if followed is not None else {}),
         }
-        for row in rows
+        for name, quality, std, cost, latency, score, probability in best_first
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +341,7 @@ def write_targets(engine: sa.Engine, known: Iterable[Target]) -> None:
 
 def row_of(record: Record) -> tuple[sa.Table, dict[str, Any]]:
     """The table a record goes to, and its row."""
-    row = asdict(record)
+    row = dict(vars(record))
     if row.get("router_seconds") != row.get("router_seconds"):
         row["router_seconds"] = None
     texts = {name: storable(value) for name, value in row.items() if isinstance(value, str)}

@@ -91,7 +91,9 @@ class Store:
             self._pending.append(record)
             self._added += 1
             self._drop(len(self._pending) - self._max_pending)
-            self._changed.notify_all()
+            # The writer needs no waking for what comes while it waits for company.
+            if len(self._pending) in (1, _BATCH):
+                self._changed.notify_all()
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything added so far is on disk; False when it could not be written.
