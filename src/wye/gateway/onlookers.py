@@ -14,9 +14,9 @@ from wye.gateway.telemetry.redaction import redactor
 
 if TYPE_CHECKING:
     from wye.gateway.config import Config
-    from wye.gateway.telemetry.exporting import TraceExport
     from wye.gateway.metrics import Metrics
     from wye.gateway.store import Store
+    from wye.gateway.telemetry.exporting import TraceExport
     from wye.gateway.telemetry.redaction import Redact
     from wye.gateway.watch.guarding import RequestGuard
     from wye.gateway.watch.vectors import SharedEmbedder

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import sqlalchemy as sa
 
-from wye.gateway.dialects import insert_if_new
 from wye.gateway.schema import identities
 
 Pair = tuple[str, str]
@@ -56,7 +56,6 @@ class Identities:
 
     def _keep(self, target: str, pair: Pair) -> None:
         row = {"target": target, "model": pair[0], "fingerprint": pair[1]}
-        with self._engine.begin() as connection:
-            # Another gateway of the store may have met it at the same time.
-            statement = insert_if_new(connection, identities)
-            connection.execute(statement, [{**row, "first_seen": time.time()}])
+        # Another gateway of the store may have met it at the same time.
+        with suppress(sa.exc.IntegrityError), self._engine.begin() as connection:
+            connection.execute(sa.insert(identities).values(first_seen=time.time(), **row))
