@@ -70,7 +70,7 @@ class Served:
     """A gateway behind uvicorn, in a thread of its own."""
 
     def __init__(self, config: Config, router: QueryRouter | None = None) -> None:
-        app = create_app(config, router)
+        self.app = app = create_app(config, router)
         self.gateway: Gateway = app.state.gateway
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))

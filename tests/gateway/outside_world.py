@@ -31,7 +31,7 @@ from typing import Any
 
 import outside_surfaces
 
-SURFACES = ("/v1/messages", "/v1/responses", "/v1/embeddings")
+SURFACES = ("/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/embeddings")
 WORDS = ["The", " answer", " is", " forty", "-two", "."]
 seen: list[dict[str, Any]] = []
 read_before: set[tuple[str, ...]] = set()

@@ -37,6 +37,7 @@ from wye.gateway.gateway import Gateway, build
 from wye.gateway.gauges import CONTENT_TYPE
 from wye.gateway.guard import Guard
 from wye.gateway.learning import learning_report
+from wye.gateway.openapi import document
 from wye.gateway.surfaces import SURFACES, surface_at
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
@@ -104,6 +105,7 @@ def create_app(
             Route("/healthz", health, methods=["GET"]),
             Route("/livez", alive, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route(document.PATH, document.openapi, methods=["GET"]),
             Route("/", dashboard_file, methods=["GET"]),
             Route("/{name}", dashboard_file, methods=["GET"]),
         ],

@@ -227,14 +227,15 @@ def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
 
 
 def _max_output(body: Mapping[str, Any]) -> int | None:
+    limits = []
     for name in ("max_completion_tokens", "max_tokens"):
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise wrong(name, value, "a whole number of tokens, at least 1")
-        return value
-    return None
+        limits.append(value)
+    return limits[0] if limits else None
 
 
 def _too_large(size: int, limit: int) -> ApiError:

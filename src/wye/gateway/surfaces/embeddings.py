@@ -88,7 +88,7 @@ def _inputs(given: Any) -> list[str | list[int]]:
             return [given]
         if all(isinstance(item, str) for item in given):
             return given
-        if all(isinstance(item, list) and all(map(_is_token, item)) for item in given):
+        if all(isinstance(item, list) and item and all(map(_is_token, item)) for item in given):
             return given
     raise wrong("input", given, "a text, a list of texts, a list of tokens or lists of tokens")
 

@@ -1,0 +1,1 @@
+"""The gateway's own API as an OpenAPI document (`GET /openapi.json`)."""
