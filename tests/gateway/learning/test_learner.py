@@ -87,8 +87,9 @@ def test_the_propensity_that_is_logged_is_that_of_the_draws(kind, store):
     taught(store, learner_of(service))
 
     draws, counts, laws = 800, {}, []
+    chat, first = ask(service, CODE.format(99))
     for _ in range(draws):
-        _, routed = ask(service, CODE.format(99), {"talker": "closed"})
+        routed = service.decide(chat, first.expected, "learner", {"talker": "closed"})
         law = {c["target"]: c["probability"] for c in routed.record.candidates}
         assert routed.record.propensity == law[routed.target]
         assert sum(law.values()) == pytest.approx(1.0)

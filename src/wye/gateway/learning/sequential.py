@@ -105,16 +105,16 @@ def difference(
 def _variances(candidate: Sums, control: Sums) -> tuple[float, float]:
     """Variance of the difference, and of the mixture.
 
-    Both arms share one variance, weighted by their units: with few units in an arm, its own would
-    be too small by chance, and it is 0 for an arm in which all went alike.
+    The variance of a unit is taken about the mean of both arms: no less than that within the arms,
+    and above 0 also where each arm went all alike, but not as the other, the clearest case there
+    is. Where the arms' own variances say more, they count.
     """
     units = candidate.count + control.count
-    if units < 3:
-        return 0.0, 0.0
-    inside = (candidate.count - 1) * candidate.variance + (control.count - 1) * control.variance
-    pooled = inside / (units - 2)
+    both = Sums(
+        units, candidate.total + control.total, candidate.squares + control.squares
+    ).variance
     own = candidate.variance / candidate.count + control.variance / control.count
-    return max(own, pooled * _harmonic(candidate, control)), _MIXTURE**2 * pooled
+    return max(own, both * _harmonic(candidate, control)), _MIXTURE**2 * both
 
 
 def _harmonic(candidate: Sums, control: Sums) -> float:
