@@ -5,7 +5,9 @@ cosine to the nearest of it, which falls for requests of another kind altogether
 figures then, which are ranked among those of the other half and of all requests before
 (`wye.gateway.watch.ranks`) and watched for a change (`wye.gateway.watch.detector`). As long as
 requests are drawn alike and one by one, false alarms are as rare as stated. Requests of one
-conversation and repeated texts are not drawn one by one, so each counts once.
+conversation and repeated texts are not drawn one by one, so each counts once. A shift along a
+direction in which requests hardly differ, and that leaves them as close to known ones as before, is
+beyond these figures.
 
 Shape letters: R references, N requests, D embedding width, J figures.
 """
@@ -21,7 +23,7 @@ from wye.gateway.watch.detector import Change, Detector
 from wye.gateway.watch.ranks import Ranks
 from wye.query.base import FloatArray
 
-DIRECTIONS = 7
+DIRECTIONS = 16
 RANDOM = 8
 _NEIGHBOURS = 1024
 
