@@ -1,43 +1,65 @@
-"""Server-sent events against the standard, whatever way the bytes are cut."""
+"""Server-sent events against the standard, whatever the bytes and whatever way they are cut."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wye.gateway.sse import Decoder, Event, EventTooLongError, encode
 
-LINES = st.lists(
-    st.one_of(
-        st.sampled_from(
-            ["data", "data:", "data: ", ": comment", "", "event: x", "id: 1", "\ufeff"]
-        ),
-        st.builds("data: {}".format, st.text(st.characters(exclude_categories=["Cs"]))),
-    )
-)
+# What a stream is made of, and what it should not be: every end of line, names with and without
+# colon and space, comments, byte order marks, NUL, halves of characters.
+SHRED = st.one_of(
+    st.sampled_from(
+        [
+            b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"data", b"data:", b"data: ", b"data:  ",
+            b"event:", b"event", b"id:", b"id", b"retry: 5", b":", b": beat", b" ", b"\t",
+            b"\xef\xbb\xbf", b"\xef\xbb", b"\xbf", b"\x00", b"\xff", b"\xc3", b"\xa9", b"\xf0\x9f",
+            b"\x98\x80", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\xc2\x85", b"\x0b", b"\x0c", b"\x1c",
+            b"DATA: no", b"datax: no", b"x" * 300,
+        ]
+    ),
+    st.binary(max_size=4),
+)  # fmt: skip
+STREAM = st.lists(SHRED, max_size=24).map(b"".join)
 
 
-def naive(text: str) -> list[Event]:
-    """The whole stream at once, as the standard describes it."""
+def oracle(raw: bytes) -> list[Event]:
+    """The standard word by word, one character after the other (WHATWG HTML, 9.2.5 and 9.2.6)."""
+    text = raw.decode("utf-8", errors="replace")
+    if text[:1] == "\ufeff":
+        text = text[1:]
     found: list[Event] = []
-    data: list[str] = []
-    name = ""
-    lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
-    for line in lines[:-1]:
+    data, event_type, line = "", "", ""
+    skip_newline = False
+    for character in text:
+        if skip_newline and character == "\n":
+            skip_newline = False
+            continue
+        skip_newline = character == "\r"
+        if character not in "\r\n":
+            line += character
+            continue
         if line == "":
-            if data:
-                found.append(Event("\n".join(data), name))
-            data, name = [], ""
-        elif not line.startswith(":"):
-            field, _, value = line.partition(":")
-            value = value[1:] if value.startswith(" ") else value
-            if field == "data":
-                data.append(value)
-            if field == "event":
-                name = value
+            if data != "":
+                found.append(Event(data[:-1] if data[-1] == "\n" else data, event_type))
+            data, event_type = "", ""
+        elif line[0] != ":":
+            name, value = line, ""
+            if ":" in line:
+                place = line.index(":")
+                name, value = line[:place], line[place + 1 :]
+                if value[:1] == " ":
+                    value = value[1:]
+            if name == "data":
+                data += value + "\n"
+            elif name == "event":
+                event_type = value
+        line = ""
     return found
 
 
@@ -46,13 +68,25 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
     return [raw[a:b] for a, b in pairwise(edges)]
 
 
-@given(LINES, st.sampled_from(["\n", "\r\n", "\r"]), st.lists(st.integers(0, 500)))
-def test_events_do_not_depend_on_how_the_bytes_arrive(lines, end, places):
-    # A final carriage return may still become half of a pair, so a plain line ends every stream.
-    text = end.join([*lines, "", ": end", ""]) + "\n"
+@given(STREAM, st.lists(st.integers(0, 500)))
+def test_any_bytes_cut_in_any_way_are_read_as_the_standard_says(raw, places):
     decoder = Decoder()
-    found = [e for part in cut(text.encode(), places) for e in decoder.feed(part)]
-    assert found == naive(text)
+    assert [e for part in cut(raw, places) for e in decoder.feed(part)] == oracle(raw)
+
+
+@given(STREAM)
+def test_a_cut_at_any_byte_changes_nothing(raw):
+    expected = oracle(raw)
+    for place in range(len(raw) + 1):
+        decoder = Decoder()
+        assert decoder.feed(raw[:place]) + decoder.feed(raw[place:]) == expected
+    decoder = Decoder()
+    assert [e for byte in raw for e in decoder.feed(bytes([byte]))] == expected
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_an_event_comes_with_the_end_of_its_blank_line_and_not_later(end):
+    assert Decoder().feed(f"data: a{end}{end}".encode()) == [Event("a")]
 
 
 @given(
@@ -73,13 +107,6 @@ def test_what_is_encoded_is_decoded_again(pairs, places):
     assert [e for part in cut(raw, places) for e in decoder.feed(part)] == events
 
 
-@given(st.binary(), st.lists(st.integers(0, 100)))
-def test_no_bytes_break_the_decoder(raw, places):
-    decoder, whole = Decoder(), Decoder()
-    found = [e for part in cut(raw, places) for e in decoder.feed(part)]
-    assert found == whole.feed(raw)
-
-
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 60))
 def test_no_more_than_the_limit_is_ever_held(chunks, limit):
     decoder = Decoder(limit)
@@ -88,4 +115,12 @@ def test_no_more_than_the_limit_is_ever_held(chunks, limit):
             decoder.feed(chunk)
         except EventTooLongError:
             return
-        assert len(decoder._buffer) + sum(map(len, decoder._data)) <= limit
+        assert len(decoder._line.getvalue()) + sum(map(len, decoder._data)) <= limit
+
+
+def test_a_line_that_comes_byte_by_byte_may_be_as_long_as_the_limit():
+    decoder = Decoder(limit=200_000)
+    for _ in range(200_000):
+        assert decoder.feed(b"x") == []
+    with pytest.raises(EventTooLongError, match="longer than 200000 characters"):
+        decoder.feed(b"x")

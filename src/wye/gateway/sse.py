@@ -6,11 +6,14 @@ Source: WHATWG HTML, "Server-sent events", 9.2.5 (parsing) and 9.2.6 (interpreta
 from __future__ import annotations
 
 import codecs
+import io
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 DONE = "[DONE]"
 _EVENT_CHARACTERS = 8 * 1024 * 1024
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class EventTooLongError(ValueError):
@@ -40,20 +43,22 @@ class Decoder:
     """Incremental parser: feed it bytes as they come, get the events that are complete.
 
     Invalid UTF-8 becomes U+FFFD, as the standard asks. An event that the stream never finished with
-    a blank line is dropped, as the standard asks.
+    a blank line is dropped, as the standard asks. The work is linear in the bytes, however they are
+    cut.
 
     Args:
-        limit: most characters of one event.
+        limit: most characters held of an event that is not complete.
     """
 
     def __init__(self, limit: int = _EVENT_CHARACTERS) -> None:
         self._limit = limit
-        self._held = 0
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._buffer = ""
         self._at_start = True
+        self._after_return = False
+        self._line = io.StringIO()
         self._data: list[str] = []
         self._event = ""
+        self._held = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Events completed by `chunk`.
@@ -62,39 +67,38 @@ class Decoder:
             EventTooLongError: one is longer than the limit.
         """
         text = self._text.decode(chunk)
-        if self._at_start and text:
+        if text and self._at_start:
             self._at_start = False
             text = text.removeprefix("\ufeff")
-        self._buffer += text
+        if text and self._after_return:
+            # The second half of a pair whose first half has ended the line.
+            self._after_return = False
+            text = text.removeprefix("\n")
+        if text:
+            self._after_return = text[-1] == "\r"
+        first, *rest = _LINE_END.split(text)
+        self._hold(first)
         events = []
-        while (line := self._next_line()) is not None:
-            event = self._take(line)
+        for following in rest:
+            event = self._take(self._line.getvalue())
+            self._line = io.StringIO()
             if event is not None:
                 events.append(event)
-        if self._held + len(self._buffer) > self._limit:
+            self._hold(following)
+        if self._held > self._limit:
             raise EventTooLongError(f"an event is longer than {self._limit} characters")
         return events
 
-    def _next_line(self) -> str | None:
-        """The next whole line; a final carriage return waits, since a newline may follow it."""
-        newline, carriage = self._buffer.find("\n"), self._buffer.find("\r")
-        if carriage != -1 and (newline == -1 or carriage < newline):
-            if carriage == len(self._buffer) - 1:
-                return None
-            width = 2 if newline == carriage + 1 else 1
-            line, self._buffer = self._buffer[:carriage], self._buffer[carriage + width :]
-            return line
-        if newline == -1:
-            return None
-        line, self._buffer = self._buffer[:newline], self._buffer[newline + 1 :]
-        return line
+    def _hold(self, part: str) -> None:
+        if part:
+            self._line.write(part)
+            self._held += len(part)
 
     def _take(self, line: str) -> Event | None:
         if not line:
             event = Event("\n".join(self._data), self._event) if self._data else None
             self._data, self._event, self._held = [], "", 0
             return event
-        self._held += len(line)
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
