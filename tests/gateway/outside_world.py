@@ -5,6 +5,7 @@ The model's name says how it behaves, so that one process serves every kind of t
     ok, slow-stream, no-usage, no-done   answer, in pieces where asked
     hang, hang-midway, hang-in-body      never answer; stop in the middle of a stream, of a body
     flood, long-stream                   send without an end; 20 MB in many pieces
+    say@TEXT                             answer TEXT
     reset, reset-midway                  break the connection
     cut-midway                           end a stream in order, before it is finished
     500, 429, 401, 400, context          refuse
@@ -121,6 +122,7 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
         return await reply(writer, 200, {"hello": "world"})
     if body.get("stream"):
         return await stream(kind, body, writer)
+    said = model.partition("@")[2] if kind == "say" else "".join(WORDS)
     answer = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -129,7 +131,7 @@ async def behave(model: str, body: dict[str, Any], writer: asyncio.StreamWriter)
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "".join(WORDS)},
+                "message": {"role": "assistant", "content": said},
                 "finish_reason": "stop",
             }
         ],

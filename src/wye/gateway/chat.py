@@ -15,6 +15,8 @@ from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.exchange import Exchange
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import key_of
+from wye.gateway.learning.outcome_checks import HEADER as EXPECTED_HEADER
+from wye.gateway.learning.outcome_checks import check_of
 from wye.gateway.money.keys import Key
 from wye.gateway.openai_api import ChatRequest, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
@@ -36,8 +38,10 @@ async def answer(surface: Surface, request: Request) -> Response:
     policy, target = destination(chat.model, gateway, key)
     if target is None:
         _check_choice(chat, gateway, key)
+    check = check_of(request.headers.get(EXPECTED_HEADER), gateway.config.checks)
     grant = await gateway.admission.admit(key, _session(request), chat)
     exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
+    gateway.assessor.begin(exchange, check)
     try:
         if chat.stream:
             pieces = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))

@@ -21,6 +21,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from wye.errors import WyeError
 from wye.gateway.balancing import Balance, DeploymentTable
 from wye.gateway.conversation.settings import ConversationTable, PromptCacheTable
+from wye.gateway.learning.judge import JudgeTable
+from wye.gateway.learning.outcome_checks import CheckTable
 from wye.gateway.learning.settings import LearningTable
 from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
@@ -332,6 +334,10 @@ class Config(_Table):
     retries: RetryTable = RetryTable()
     money: MoneyTable = MoneyTable()
     learning: LearningTable = LearningTable()
+    judge: JudgeTable | None = None
+    checks: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], CheckTable] = Field(
+        default_factory=dict
+    )
     telemetry: TelemetryTable | None = None
     logs: LogsTable | None = None
     metrics: MetricsTable = MetricsTable()
@@ -359,6 +365,16 @@ class Config(_Table):
                     "{key} is {given}, which is not defined; defined are {known}",
                     {"key": key, "given": repr(given), "known": ", ".join(known)},
                 )
+        judge = next((t for t in self.targets if self.judge and t.name == self.judge.target), None)
+        if self.judge is not None and (judge is None or "chat" not in judge.surfaces):
+            raise PydanticCustomError(
+                "judge",
+                "target of [judge] is {given}; expected a target that speaks chat, one of {known}",
+                {
+                    "given": repr(self.judge.target),
+                    "known": ", ".join(t.name for t in self.targets if "chat" in t.surfaces),
+                },
+            )
         return self
 
     @property
@@ -487,7 +503,7 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
 
 _OWN = {
     "access_key", "exposed", "reserved", "base_url", "twice", "policies", "default_policy",
-    "baseline", "speaks", "translate", "provider", "redact", "store",
+    "baseline", "speaks", "translate", "provider", "redact", "store", "judge", "pattern",
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",
@@ -517,6 +533,8 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "retries": RetryTable,
     "money": MoneyTable,
     "learning": LearningTable,
+    "judge": JudgeTable,
+    "checks": CheckTable,
     "telemetry": TelemetryTable,
     "logs": LogsTable,
     "metrics": MetricsTable,

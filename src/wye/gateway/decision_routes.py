@@ -18,6 +18,7 @@ from wye.gateway.parameters import whole_number
 from wye.gateway.records import FeedbackRecord
 
 _MOST = 1000
+SOURCES = ("person", "judge", "outcome")
 
 
 async def decision(request: Request) -> Response:
@@ -48,7 +49,7 @@ async def decisions(request: Request) -> Response:
 
 
 async def feedback(request: Request) -> Response:
-    """Take a judgement of an answer: decision id, quality from 0 to 1, optional comment."""
+    """Take a judgement of an answer: decision id, quality from 0 to 1; comment, source if given."""
     gateway: Gateway = request.app.state.gateway
     body = parse_json(await read_body(request, gateway.body_limit))
     wanted, quality, comment = body.get("decision"), body.get("quality"), body.get("comment")
@@ -61,14 +62,20 @@ async def feedback(request: Request) -> Response:
         )
     if not isinstance(comment, str | None):
         raise bad_request("comment is no string; send text or leave it out", param="comment")
-    unknown = sorted(set(body) - {"decision", "quality", "comment"})
+    source = body.get("source", "person")
+    if source not in SOURCES:
+        raise bad_request(
+            f"source is {source!r:.60}; expected {', '.join(SOURCES)}", param="source"
+        )
+    unknown = sorted(set(body) - {"decision", "quality", "comment", "source"})
     if unknown:
         raise bad_request(
-            f"unknown field {unknown[0]!r}; known are decision, quality, comment", param=unknown[0]
+            f"unknown field {unknown[0]!r}; known are decision, quality, comment, source",
+            param=unknown[0],
         )
     if await asyncio.to_thread(_look_up, gateway, wanted, _owner(request)) is None:
         raise unknown_decision(wanted)
-    gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment))
+    gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment, source))
     return JSONResponse({"object": "feedback", "decision": wanted, "quality": float(quality)})
 
 

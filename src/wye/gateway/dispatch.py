@@ -252,6 +252,8 @@ class Dispatcher:
         self._metrics.in_flight.dec()
         for witness in self._witnesses:
             witness.ended(exchange, outcome)
+        if exchange.assessment is not None:
+            exchange.assessment.ended(exchange, outcome)
 
     def _usage(self, exchange: Exchange) -> tuple[Usage | None, bool]:
         """What was used, and whether that is guessed; None where nothing was answered.

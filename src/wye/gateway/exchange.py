@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wye.gateway.dispatch import Dispatcher
+    from wye.gateway.learning.assessor import Assessment
     from wye.gateway.telemetry.trace import Trace
     from wye.gateway.watch.guarding import Verdict
 
@@ -54,6 +55,7 @@ class Exchange:
     glance: Glance | None = None
     trace: Trace | None = None
     verdict: Verdict | None = None
+    assessment: Assessment | None = None
     vector: NDArray[np.float32] | None = None
     _limit: asyncio.Timeout | None = None
 
@@ -68,6 +70,8 @@ class Exchange:
             self.first_byte = time.monotonic()
         if self.glance is not None:
             self.glance.take(answer)
+        if self.assessment is not None:
+            self.assessment.transcript.take(answer)
         surface_of(self.chat.body).take(answer, self.reading)
 
     async def unless_cut(self, work: Callable[[], Awaitable[T]]) -> T:

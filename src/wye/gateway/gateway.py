@@ -16,6 +16,7 @@ from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.dispatch import Dispatcher
 from wye.gateway.gauges import Gauges
 from wye.gateway.lane import Circuit, Deployment, Lane
+from wye.gateway.learning.assessor import Assessor
 from wye.gateway.learning.version_keeper import VersionKeeper
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.admission import Admission
@@ -52,6 +53,7 @@ class Gateway:
     config: Config
     service: RouterService
     keeper: VersionKeeper
+    assessor: Assessor
     lanes: Mapping[str, Lane]
     places: Places
     store: Store
@@ -93,6 +95,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop the upstreams, then write what the store still holds."""
+        await self.assessor.close()
         await self.keeper.close()
         await asyncio.gather(*(d.upstream.close() for d in self.deployments))
         await asyncio.to_thread(self._close_books)
@@ -155,6 +158,7 @@ def build(
         config=config,
         service=service,
         keeper=VersionKeeper(service, store, config),
+        assessor=Assessor(config.judge, lanes, service.by_name, store, metrics.registry),
         lanes=lanes,
         places=Places(
             config.server.max_in_flight, config.server.queue, config.server.queue_seconds

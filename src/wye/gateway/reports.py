@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from wye.gateway.learning.beside import beside
 from wye.gateway.schema import decisions, feedback, outcomes
 
 
@@ -31,7 +32,9 @@ def decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
             sa.select(outcomes).where(outcomes.c.decision_id == decision_id)
         ).mappings().first()  # fmt: skip
         judged = connection.execute(
-            sa.select(feedback.c.time, feedback.c.quality, feedback.c.comment)
+            sa.select(
+                feedback.c.time, feedback.c.quality, feedback.c.comment, feedback.c.source
+            )
             .where(feedback.c.decision_id == decision_id)
             .order_by(feedback.c.number)
         ).mappings()  # fmt: skip
@@ -39,6 +42,7 @@ def decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
             **row,
             "outcome": _without(outcome, "decision_id") if outcome is not None else None,
             "feedback": [dict(f) for f in judged],
+            **beside(connection, decision_id),
         }
     return {**found, "explanation": explain(found)}
 
@@ -84,7 +88,7 @@ def explain(found: Mapping[str, Any]) -> list[str]:
         )
     else:
         said.append(f"It ended as {outcome['status']}: {outcome['error']}.")
-    said += [f"Judged {f['quality']:.2f}." for f in found["feedback"][-1:]]
+    said += [f"Judged {f['quality']:.2f}{_by(f.get('source'))}." for f in found["feedback"][-1:]]
     return said
 
 
@@ -117,6 +121,12 @@ def _ms(seconds: float | None) -> float | None:
 
 def _without(row: Mapping[Any, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != name}
+
+
+def _by(source: str | None) -> str:
+    """Who judged, in words; nothing for a person, and where it is not known."""
+    words = {"judge": " by a model", "outcome": " by comparing it with what was expected"}
+    return words.get(source or "", "")
 
 
 def _sentence(words: str) -> str:

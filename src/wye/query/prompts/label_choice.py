@@ -41,6 +41,36 @@ class LabelChoice:
     cost_usd: float
 
 
+class LabelReader:
+    """Reads the label with which a reply begins.
+
+    Raises:
+        RouterError: fewer than one label, an empty or double one.
+
+    Example:
+        >>> LabelReader(["good", "bad"]).read("**Good**: it is complete.")
+        ('good', 'it is complete.')
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        if not labels or not all(labels) or len(set(labels)) < len(labels):
+            raise RouterError(f"labels are {list(labels)}, expected different, non-empty strings")
+        # Longest first, so that no label hides another one that it begins.
+        names = "|".join(re.escape(n) for n in sorted(labels, key=len, reverse=True))
+        self._start = re.compile(rf"[\s\"'*_`<\[(]*({names})(?!\w)[\s\"'*_`>\])]*:?", re.IGNORECASE)
+        self._by_case = {label.casefold(): label for label in labels}
+
+    def read(self, text: str) -> tuple[str | None, str]:
+        """The label, None for none, and the rest.
+
+        Of labels that differ in case alone the last one counts.
+        """
+        found = self._start.match(text)
+        if found is None:
+            return None, text.strip()
+        return self._by_case[found[1].casefold()], text[found.end() :].strip()
+
+
 class LabelAsker:
     """Asks a chat model for one of some labels.
 
@@ -69,18 +99,13 @@ class LabelAsker:
         by: By = "text",
         max_tokens: int = 100,
     ) -> None:
-        if not labels or not all(labels) or len(set(labels)) < len(labels):
-            raise RouterError(f"labels are {list(labels)}, expected different, non-empty strings")
         if by not in ("text", "log-probabilities"):
             raise RouterError(f"by is {by!r}, expected text or log-probabilities")
         self.model = model
         self.labels = tuple(labels)
         self.by = by
         self.max_tokens = max_tokens
-        # Longest first, so that no label hides another one that it begins.
-        names = "|".join(re.escape(n) for n in sorted(labels, key=len, reverse=True))
-        self._start = re.compile(rf"[\s\"'*_`<\[(]*({names})(?!\w)[\s\"'*_`>\])]*:?", re.IGNORECASE)
-        self._by_case = {label.casefold(): label for label in labels}
+        self._reader = LabelReader(labels)
 
     def ask(self, messages: Sequence[Message]) -> LabelChoice:
         """The label that the model chooses for a prompt.
@@ -109,10 +134,7 @@ class LabelAsker:
 
         Of labels that differ in case alone the last one counts.
         """
-        found = self._start.match(text)
-        if found is None:
-            return None, text.strip()
-        return self._by_case[found[1].casefold()], text[found.end() :].strip()
+        return self._reader.read(text)
 
     def _written(self, messages: Sequence[Message]) -> LabelChoice:
         made = self.model.generate(messages, max_tokens=self.max_tokens, temperature=0.0)
