@@ -275,7 +275,7 @@ def look(chromium: Any) -> Iterator[Callable[..., Any]]:
         options.setdefault("viewport", {"width": 1400, "height": 1000})
         context = chromium.new_context(**options)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(8_000)
         watched = Watched(page, server.url)
         opened.append((context, watched))
         page.on("pageerror", lambda error: watched.problems.append(f"exception: {error}"))

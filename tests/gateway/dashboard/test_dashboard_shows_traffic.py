@@ -87,8 +87,9 @@ def test_key_figures_are_those_of_the_requests(busy, look) -> None:
     judged = [k % 4 // 2 for k in range(18) if k % 2]
     assert figure(page, "Quality") == f"{sum(judged) / len(judged):.2f}"
     assert note(page, "Quality") == f"mean of {len(judged)} rated answers"
-    for name in ("Latency", "Routing"):
-        assert re.fullmatch(r"[\d.]+ (ms|s)", figure(page, name))
+    assert re.fullmatch(r"[\d.]+ (ms|s)", figure(page, "Latency"))
+    assert re.fullmatch(r"95% under [\d.]+ (ms|s); choice [\d.]+ ms", note(page, "Latency"))
+    assert figure(page, "Errors") == "0"
 
 
 def test_each_target_has_its_share(busy, look) -> None:
@@ -97,30 +98,78 @@ def test_each_target_has_its_share(busy, look) -> None:
     table.get_by_role("row", name="small").get_by_text("65% · 13").wait_for()
     large = table.get_by_role("row", name="large")
     assert large.get_by_text("35% · 7").is_visible()
-    assert "the large one" in large.inner_text()
-    widths = page.locator("#targets .fill").evaluate_all(
+    widths = page.locator("#shares .fill").evaluate_all(
         "bars => bars.map(b => b.getBoundingClientRect().width"
         " / b.ownerSVGElement.getBoundingClientRect().width)"
     )
     assert widths == pytest.approx([0.65, 0.35], abs=0.01)
 
 
-def test_decisions_come_newest_first_and_older_ones_on_request(busy, look) -> None:
-    page = look(busy)
+@pytest.fixture(scope="module")
+def long(start_gateway, send, settled):
+    """A gateway with more decisions than one page of the list holds."""
+    server = start_gateway()
+    for k in range(30):
+        send(server.url, f"Question number {k}?")
+    settled(server.url, 30)
+    yield server
+    server.stop()
+
+
+def test_decisions_come_newest_first_and_older_ones_on_request(long, look) -> None:
+    page = look(long, "/#/decisions")
     rows = page.locator("#decisions tr")
     rows.first.wait_for()
-    before = rows.count()
-    assert before < 20
-    assert "again" in rows.first.inner_text()
+    assert rows.count() == 25
+    assert "number 29?" in rows.first.inner_text()
     page.get_by_role("button", name="Show older").click()
-    page.get_by_text("How much is 0 and 0?", exact=True).wait_for()
-    assert rows.count() == 20
+    page.get_by_text("Question number 0?", exact=True).wait_for()
+    assert rows.count() == 30
+    assert page.get_by_role("button", name="Show older").is_hidden()
     time.sleep(3.5)
-    assert rows.count() == 20, "a refresh must not drop the older rows"
+    assert rows.count() == 30, "a refresh must not drop the older rows"
+
+
+def test_filters_narrow_the_list_and_stay_in_the_address(busy, look) -> None:
+    page = look(busy, "/#/decisions")
+    rows = page.locator("#decisions tr")
+    page.get_by_label("Target").select_option("large")
+    page.get_by_label("Prompt contains").fill("how MUCH")
+    page.get_by_role("button", name="Filter", exact=True).click()
+    page.locator("#found", has_text="6 decisions").wait_for()
+    assert rows.count() == 6
+    assert "target=large" in page.url
+    page.reload()
+    page.locator("#found", has_text="6 decisions").wait_for()
+    assert page.get_by_label("Target").input_value() == "large"
+    rows.first.get_by_role("link").click()
+    page.get_by_role("heading", name="Candidates").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Decision").wait_for(state="hidden")
+    assert "target=large" in page.url, "closing a decision keeps the filters"
+    page.get_by_label("Prompt contains").fill("nobody asked this")
+    page.keyboard.press("Enter")
+    page.get_by_text("No decision passes these filters.").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("No decision passes these filters.").wait_for(state="hidden")
+    assert rows.count() == 20
+
+
+def test_another_policy_is_replayed_in_the_panel(busy, look) -> None:
+    page = look(busy, "/#/decisions")
+    page.get_by_role("link", name="How much is 16 and 16?").click()
+    panel = page.get_by_role("dialog", name="Decision")
+    panel.get_by_label("Policy to replay under").select_option("best")
+    panel.get_by_text("It would have gone to").wait_for()
+    replayed = panel.locator(".replayed")
+    assert "large" in replayed.locator(".went").inner_text()
+    assert "0.20 more quality" in replayed.inner_text()
+    panel.get_by_label("Policy to replay under").select_option("cheap")
+    panel.get_by_text("The same:").wait_for()
 
 
 def test_a_decision_opens_with_all_candidates_and_reasons(busy, look) -> None:
-    page = look(busy)
+    page = look(busy, "/#/decisions")
     page.get_by_role("link", name="How much is 16 and 16?").click()
     panel = page.get_by_role("dialog", name="Decision")
     panel.get_by_role("heading", name="Candidates").wait_for()
@@ -146,7 +195,7 @@ def test_a_decision_opens_with_all_candidates_and_reasons(busy, look) -> None:
         assert word in shown
     page.keyboard.press("Escape")
     panel.wait_for(state="hidden")
-    assert "#" not in page.url
+    assert page.url.endswith("#/decisions")
 
 
 def test_a_prompt_that_is_not_stored_is_not_shown(start_gateway, look, send, settled) -> None:
@@ -169,19 +218,23 @@ def test_a_target_that_keeps_failing_is_shown_resting(start_gateway, look, upstr
             httpx.post(f"{server.url}/v1/chat/completions", json=body)
     row = page.get_by_role("region", name="Targets").get_by_role("row", name="small")
     row.get_by_text("resting").wait_for()
-    assert "3 errors" in note(page, "Requests")
+    assert figure(page, "Errors") == "3"
+    page.get_by_role("link", name="Targets", exact=True).click()
+    card = page.get_by_role("region", name="small")
+    card.get_by_text("resting").wait_for()
+    assert "left alone for another" in card.inner_text()
     server.stop()
 
 
 def test_the_address_of_a_decision_opens_it(busy, look) -> None:
-    latest = httpx.get(f"{busy.url}/api/decisions?limit=1").json()[0]
-    page = look(busy, f"/#decision/{latest['id']}")
+    latest = httpx.get(f"{busy.url}/api/decisions?limit=1").json()["data"][0]
+    page = look(busy, f"/#/decisions/{latest['id']}")
     page.get_by_role("dialog").get_by_role("heading", name="Why").wait_for()
 
 
 def test_an_unknown_decision_says_so(busy, look) -> None:
     look.tolerate("404")
-    page = look(busy, "/#decision/no-such-id")
+    page = look(busy, "/#/decisions/no-such-id")
     page.get_by_role("alert").get_by_text("no decision of this id").wait_for()
 
 

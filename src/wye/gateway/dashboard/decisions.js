@@ -22,18 +22,18 @@ function fill(name, pairs) {
   const known = pairs.some(([value]) => value === before);
   const more = before && !known ? [[before, before]] : [];
   select.replaceChildren(el("option", { value: "" }, "Any"),
-    [...pairs, ...more].map(([value, text]) => el("option", { value }, text)));
+    ...[...pairs, ...more].map(([value, text]) => el("option", { value }, text)));
   select.value = before;
 }
 
-const fillAll = whenChanged((names) => {
+function fillAll(names) {
   const plain = (list) => list.map((name) => [name, name]);
   fill("target", plain(names.targets));
   fill("policy", plain([...names.policies, "direct"]));
   fill("status", plain(STATUSES));
   fill("key", names.keys.map((key) => [key.id, key.name]));
   fill("surface", plain(names.surfaces));
-});
+}
 
 /** The form's moment as seconds since 1970, and back, in the reader's own time. */
 const seconds = (text) => (text ? new Date(text).getTime() / 1000 : null);
@@ -69,6 +69,7 @@ function readForm() {
 /** The page; what it found stays while a decision is open beside it. */
 export function decisionsPage(place) {
   const showRows = decisionTable();
+  const showChoices = whenChanged(fillAll);
   const detail = startDetail(() => {
     location.hash = address("decisions", null, wanted);
   });
@@ -132,7 +133,7 @@ export function decisionsPage(place) {
       const [page, names] = await Promise.all([
         api.decisions({ ...wanted, limit: PAGE }), api.names(),
       ]);
-      fillAll(names);
+      showChoices(names);
       detail.names(names);
       // The reader chose other filters meanwhile.
       if (mine !== asked) {
