@@ -235,7 +235,7 @@ class Target(_Table):
             )
         return self
 
-    @property
+    @cached_property
     def surfaces(self) -> tuple[SurfaceName, ...]:
         """The wire formats that the target speaks."""
         return self.speaks or _SPEAKS.get(self.kind, (("chat",), True))[0]

@@ -98,7 +98,15 @@ class Door:
     def _taken(self, send: Send) -> Send:
         seconds = self._server.send_seconds
 
+        streams = False
+
         async def send_in_time(message: Message) -> None:
+            nonlocal streams
+            streams = streams or message.get("more_body", False)
+            if not streams:
+                # An answer in one piece is taken by the server itself, whoever reads it when.
+                await send(message)
+                return
             try:
                 async with asyncio.timeout(seconds):
                     await send(message)

@@ -22,9 +22,9 @@ from wye.gateway.surfaces import Body, surface_of
 def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
     """Targets that cannot serve `chat` whatever their state, each with the reason."""
     found = {}
+    wanted = chat.input_tokens_estimate + (chat.max_output or 0)
     for target in targets:
-        lacking = sorted(chat.needs.difference(target.tags))
-        wanted = chat.input_tokens_estimate + (chat.max_output or 0)
+        lacking = sorted(chat.needs.difference(target.tags)) if chat.needs else None
         mute = unspoken(chat, target)
         if mute is not None:
             found[target.name] = mute

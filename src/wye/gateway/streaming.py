@@ -34,15 +34,27 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: it left.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
+    limit = asyncio.timeout(None)
+
+    async def watch() -> None:
+        try:
+            await _disconnected(receive)
+        finally:
+            if not over:
+                limit.reschedule(0.0)
+
+    over = False
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ClientGoneError from None
     finally:
-        await _end(task, gone)
-    return task.result()
+        over = True
+        watching.cancel()
 
 
 class EventStream(Response):
