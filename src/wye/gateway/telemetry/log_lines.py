@@ -10,14 +10,18 @@ secret that the configuration names is taken out whatever else it says.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import datetime
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING, Any, TextIO
 
 from wye.gateway.telemetry.redaction import PATTERNS, Redact, redacted, redactor
@@ -31,19 +35,28 @@ if TYPE_CHECKING:
 OWN = "wye"
 _LEAST_SECRET = 6
 _MOST_CAUSES = 5
+_MOST_WAITING = 10_000
 # Their words are about files, sockets and moments, never about what was asked.
 _OWN_WORDS = (OSError, TimeoutError, MemoryError, asyncio.CancelledError, KeyboardInterrupt)
 QUIET = LogsTable(level="warning", access=False)
 
 
-def start_logging(config: Config, stream: TextIO | None = None) -> None:
-    """Send the log of the whole process to `stream`, standard error when not given."""
+def start_logging(config: Config, stream: TextIO | None = None) -> QueueListener:
+    """Send the log of the whole process to `stream`, standard error when not given.
+
+    Lines are made and written by a thread, which is returned and ends with the process.
+    """
     settings = config.logs or QUIET
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Lines(settings, secrets_of(config)))
-    handler.addFilter(_worth_telling)
+    waiting: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
+    listener = QueueListener(waiting, handler)
+    listener.start()
+    atexit.register(_stop, listener)
+    taken = _Queued(waiting)
+    taken.addFilter(_worth_telling)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [taken]
     root.setLevel(logging.WARNING)
     level = getattr(logging, settings.level.upper())
     logging.getLogger(OWN).setLevel(level)
@@ -51,6 +64,25 @@ def start_logging(config: Config, stream: TextIO | None = None) -> None:
         logging.getLogger("wye.access").setLevel(min(level, logging.INFO))
     threading.excepthook = _died
     sys.unraisablehook = _unraisable
+    return listener
+
+
+class _Queued(QueueHandler):
+    """Hands records over as they are; where nobody reads them in time, the rest is dropped."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Leave it: the thread makes a line of it, in the same process."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Take a record; never blocks."""
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+def _stop(listener: QueueListener) -> None:
+    with suppress(AttributeError):  # stopped already
+        listener.stop()
 
 
 def secrets_of(config: Config) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ counts only with a right check digit (ISO/IEC 7812, Luhn), so that other long nu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import PydanticCustomError
 
@@ -52,13 +52,16 @@ PATTERNS: Mapping[str, Redact] = {
 }
 
 
-def check_redact(redact: str | Sequence[str]) -> Any:
+Given = TypeVar("Given", str, tuple[str, ...], str | tuple[str, ...])
+
+
+def check_redact(redact: Given) -> Given:
     """What `[logs] redact` says, if it can be used.
 
     Raises:
         PydanticCustomError: an unknown pattern, or no function can be imported under the name.
     """
-    redactor(redact if isinstance(redact, str) else tuple(redact))
+    redactor(redact)
     return redact
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _PARENT = re.compile(r"^(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$")
 _SAMPLED = 1
-_ids = random.SystemRandom()
+# Seeded by the system; ids must differ, nothing rests on their being hard to guess.
+_ids = random.Random()
 # Parameters of a request that the conventions name and that tell nothing of its content.
 _PARAMETERS = (
     "temperature", "top_p", "top_k", "seed", "n", "frequency_penalty", "presence_penalty",
