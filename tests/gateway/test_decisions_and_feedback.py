@@ -9,6 +9,7 @@ import pytest
 
 from wye.data import DataError
 from wye.gateway.log_data import read_log
+from wye.gateway.logged_traffic import read_traffic
 from wye.gateway.store import Store
 
 
@@ -167,6 +168,9 @@ def test_an_answer_after_a_fallback_counts_for_who_answered_with_no_propensity(s
     data = learned(served)
     assert data.model_names == ("ok",)
     assert np.isnan(data.outcomes["propensity"].iloc[0])
+    assert data.outcomes["chosen"].iloc[0] != data.outcomes["model"].iloc[0]
+    traffic = read_traffic(served.gateway.config.store.place())
+    assert traffic.fell_back.all()
 
 
 def test_a_router_can_be_fitted_on_the_log(served):

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def read_log(store: str | Place) -> RoutingData:
     """Judged answers of a gateway's store, split into `train` and `test` by question.
 
-    `outcomes` has a column `propensity` beyond the schema: the probability with which the policy
-    chose that target. It is unknown after a fallback, which no policy chose.
+    `outcomes` has two columns beyond the schema: `chosen`, the target that the policy chose, and
+    `propensity`, the probability with which it chose `model`, the target that answered. After a
+    fallback these two differ and the propensity is unknown, since no policy chose who answered;
+    `wye replay` evaluates choices instead, and counts what came of one for the target chosen.
 
     Args:
         store: see `wye.gateway.dialects.place_of`; a gateway may be writing to it.
@@ -63,6 +65,7 @@ def _read(engine: sa.Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         sa.select(
             outcomes.c.decision_id.label("query_id"),
             outcomes.c.target.label("model"),
+            decisions.c.target.label("chosen"),
             feedback.c.quality,
             outcomes.c.cost_usd,
             outcomes.c.input_tokens,

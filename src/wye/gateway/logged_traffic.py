@@ -7,7 +7,9 @@ a decision as `GET /v1/decisions/{id}` gives it, of which `target`, `propensity`
 What is left out is counted: decisions that no policy made (the client named the target), that chose
 nothing, and that have no outcome yet. A fallback belongs to what came of a choice: its answer and
 its cost count for the target that was chosen first, since that choice has the propensity, and the
-policy to evaluate would meet the same faults.
+policy to evaluate would meet the same faults. So a propensity is always that of the choice; of the
+answer of another target, which nobody chose, it is unknown (`wye.gateway.log_data`, where an answer
+counts for who gave it). How many fell back is counted.
 
 Shape letters: Q decisions, M targets.
 """
@@ -57,6 +59,7 @@ class Traffic:
             where unknown.
         policies: how many decisions each logged policy made.
         left_out: how many decisions are not among the Q, by the reason.
+        fell_back: `[Q]` whether another target answered than was chosen.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Traffic:
     outcomes: Mapping[str, FloatArray]
     policies: Mapping[str, int]
     left_out: Mapping[str, int]
+    fell_back: BoolArray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +94,7 @@ class Traffic:
             allowed=self.allowed[rows],
             logged=self.logged.take(rows),
             outcomes={name: values[rows] for name, values in self.outcomes.items()},
+            fell_back=self.fell_back[rows],
         )
 
     @property
@@ -155,6 +160,7 @@ def _stored(place: Place) -> Iterator[tuple[str, Mapping[str, Any]]]:
             decisions.c.candidates,
             decisions.c.features,
             decisions.c.text,
+            outcomes.c.target.label("served_by"),
             outcomes.c.status,
             outcomes.c.cost_usd,
             outcomes.c.latency_s,
@@ -173,6 +179,7 @@ def _stored(place: Place) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for row in connection.execute(query).mappings():
                 known = row["status"] is not None
                 outcome = {k: row[k] for k in ("status", "cost_usd", "latency_s")}
+                outcome["target"] = row["served_by"]
                 yield f"decision {row['id']}", {**row, "outcome": outcome if known else None}
     finally:
         engine.dispose()
@@ -270,6 +277,7 @@ def _traffic(
         outcomes=_outcomes(kept),
         policies=Counter(str(e.get("policy") or e.get("policy_name") or "?") for e in entries),
         left_out=dict(left_out),
+        fell_back=np.array([_fell_back(e) for e in entries], np.bool_),
     )
 
 
@@ -316,6 +324,11 @@ def _outcomes(kept: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, FloatA
         if outcome.get("status", "ok") == "ok":
             found["latency"][row] = _number(place, "latency_s", outcome.get("latency_s"))
     return found
+
+
+def _fell_back(entry: Mapping[str, Any]) -> bool:
+    served = (entry.get("outcome") or {}).get("target")
+    return served is not None and served != entry["target"]
 
 
 def _candidates(place: str, entry: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

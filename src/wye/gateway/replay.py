@@ -140,6 +140,11 @@ def replay(
     notes: list[str] = []
     if router is not None:
         traffic, notes = _new_to(router, traffic)
+    if traffic.fell_back.any():
+        notes.append(
+            f"{int(traffic.fell_back.sum())} decisions were answered by another target than was "
+            "chosen; what came of them counts for the choice"
+        )
     estimate = traffic.estimate if router is None else _of_router(traffic, router, columns)
     target = _probabilities(policy, estimate, traffic)
     expected = _direct(traffic, direct, embedder, seed)
