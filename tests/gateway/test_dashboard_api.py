@@ -104,7 +104,7 @@ def test_the_frontier_comes_from_judged_answers_where_no_report_is_known(served)
         "cost_usd": pytest.approx((23 + 131) / 2 * 1e-6),
         "quality": 0.75,
     }
-    assert "3 judged answers" in frontier["note"]
+    assert "latest 3 judged answers" in frontier["note"]
 
 
 def test_files_come_with_their_type_a_strict_policy_and_a_tag(served):

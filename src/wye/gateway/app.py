@@ -39,6 +39,7 @@ from wye.gateway.guard import Guard
 from wye.gateway.learning import learning_report
 from wye.gateway.openapi import document
 from wye.gateway.surfaces import SURFACES, surface_at
+from wye.gateway.traffic_sums import TrafficSums
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
 
@@ -122,6 +123,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.gateway = gateway
+    app.state.sums = TrafficSums(gateway.store.engine)
     return app
 
 

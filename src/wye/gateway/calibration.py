@@ -15,11 +15,11 @@ from wye.gateway.reports import latest_feedback
 from wye.gateway.schema import decisions, outcomes
 from wye.query.calibration_monitor import CalibrationMonitor
 
-SAMPLE = 10_000
+SAMPLE = 2_000
 
 
 def calibration(engine: sa.Engine) -> dict[str, Any]:
-    """What the monitor found in the latest 10,000 judged answers of the present version."""
+    """What the monitor found in the latest 2,000 judged answers of the present version."""
     judged = latest_feedback()
     present = sa.select(decisions.c.policy_version).order_by(decisions.c.id.desc()).limit(1)
     query = (

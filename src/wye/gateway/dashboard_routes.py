@@ -9,7 +9,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wye.gateway import traffic_sums
 from wye.gateway.calibration import calibration as calibration_of
 from wye.gateway.errors import bad_request
 from wye.gateway.frontier import frontier_of_log
@@ -17,18 +16,21 @@ from wye.gateway.gateway import Gateway
 from wye.gateway.parameters import moment
 from wye.gateway.surfaces import SURFACES
 from wye.gateway.target_view import NOTHING, as_configured, as_it_stands
+from wye.gateway.traffic_sums import TrafficSums
 
 
 async def summary(request: Request) -> Response:
     """Sums over everything, or since a moment, and how each target does."""
     gateway: Gateway = request.app.state.gateway
     since = moment(request, "since")
-    return JSONResponse(await asyncio.to_thread(_summary, gateway, since))
+    sums: TrafficSums = request.app.state.sums
+    return JSONResponse(await asyncio.to_thread(_summary, gateway, sums, since))
 
 
 async def series(request: Request) -> Response:
     """Requests and spend over time, in buckets of so many seconds."""
     gateway: Gateway = request.app.state.gateway
+    sums: TrafficSums = request.app.state.sums
     since = moment(request, "since")
     given = request.query_params.get("bucket", "60")
     try:
@@ -40,7 +42,7 @@ async def series(request: Request) -> Response:
 
     def read() -> list[dict[str, Any]]:
         gateway.store.flush()
-        return traffic_sums.series(gateway.store.engine, bucket, since)
+        return sums.series(bucket, since)
 
     return JSONResponse(await asyncio.to_thread(read))
 
@@ -48,11 +50,12 @@ async def series(request: Request) -> Response:
 async def targets(request: Request) -> Response:
     """Every target: what it is, how it and its deployments stand, what it came to."""
     gateway: Gateway = request.app.state.gateway
+    sums: TrafficSums = request.app.state.sums
     since = moment(request, "since")
 
     def read() -> dict[str, Any]:
         gateway.store.flush()
-        served = traffic_sums.by_target(gateway.store.engine, since)
+        served = sums.by_target(since)
         return {
             "targets": [
                 {**as_configured(target), **as_it_stands(gateway.lanes[target.name]),
@@ -72,7 +75,7 @@ async def names(request: Request) -> Response:
         {
             "targets": list(gateway.service.by_name),
             "policies": [*gateway.service.policies],
-            "default_policy": gateway.config.first_policy,
+            "default_policy": gateway.service.first_policy,
             "keys": [{"id": key.id, "name": key.name} for key in found],
             "surfaces": list(SURFACES),
             "key_needed": await gateway.ring.required() and not gateway.config.server.access_key,
@@ -110,10 +113,10 @@ async def playground(request: Request) -> Response:
     return JSONResponse({"prompts": [dict(p) for p in gateway.playground]})
 
 
-def _summary(gateway: Gateway, since: float | None) -> dict[str, Any]:
+def _summary(gateway: Gateway, sums: TrafficSums, since: float | None) -> dict[str, Any]:
     gateway.store.flush()
-    engine, health = gateway.store.engine, gateway.store.health()
-    served = traffic_sums.by_target(engine, since)
+    health = gateway.store.health()
+    totals, served = sums.summary(since)
     targets = [
         {
             "name": target.name,
@@ -128,10 +131,10 @@ def _summary(gateway: Gateway, since: float | None) -> dict[str, Any]:
         for target in gateway.config.targets
     ]
     return {
-        **traffic_sums.totals(engine, since),
+        **totals,
         "baseline": gateway.service.baseline(),
         "targets": targets,
         "policies": list(gateway.service.policies),
-        "default_policy": gateway.config.first_policy,
+        "default_policy": gateway.service.first_policy,
         "store": {"ok": health.ok, "lost": health.lost},
     }

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wye.query.report.types import Priced
 
 
+SAMPLE = 5_000
+
+
 def frontier_of(report: Report) -> dict[str, Any]:
     """Points of a report: every target alone, their cheapest mix, the router, the oracle."""
     found = [
@@ -37,7 +40,7 @@ def frontier_of(report: Report) -> dict[str, Any]:
 
 def frontier_of_log(engine: sa.Engine) -> dict[str, Any]:
     """Points of the judged answers: every target on the requests that it got, and all together."""
-    judged = latest_feedback()
+    judged = latest_feedback(most=SAMPLE)
     known = sa.and_(outcomes.c.status == "ok", outcomes.c.cost_usd.is_not(None))
     figures = (
         sa.func.avg(outcomes.c.cost_usd).label("cost_usd"),
@@ -61,7 +64,7 @@ def frontier_of_log(engine: sa.Engine) -> dict[str, Any]:
         note = "Nothing is known yet: judge some answers, or train a router."
     else:
         note = (
-            f"From {sum(r['n'] for r in rows)} judged answers of this gateway. Each target was "
+            f"From the latest {sum(r['n'] for r in rows)} judged answers of this gateway. Each target was "
             "judged on the requests that it got, so they are not compared on the same questions."
         )
     return {"points": points, "note": note}

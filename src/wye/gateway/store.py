@@ -102,6 +102,8 @@ class Store:
         """
         with self._changed:
             goal, attempts = self._added, self._attempts
+            if self._settled >= goal and self._error is None:
+                return True
             self._hurry = True
             self._changed.notify_all()
             self._changed.wait_for(

@@ -1,113 +1,143 @@
-"""Sums over the traffic of a store: requests, money, quality, times, by target and over time.
+"""What the traffic came to: requests, money, quality, times, by target and over time.
 
-Every figure is read from the rows that were written, since a moment where one is given. What is
-summed lies in one index of `outcomes`, so that a long history is read without its wide rows.
-Percentiles are over the latest `SAMPLE` outcomes.
+Every figure is of the rows that were written, since a moment where one is given. What is summed
+lies in indexes, so that a long history is read without its wide rows, and hours that are over are
+remembered (`wye.gateway.hourly_sums`). Percentiles are over the latest `SAMPLE` outcomes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
+from wye.gateway.hourly_sums import HOUR, HourlySum, HourlySums, whole_below
 from wye.gateway.reports import latest_feedback
 from wye.gateway.schema import decisions, outcomes
 
 SAMPLE = 5_000
+MOST_BUCKETS = 500
 
 
-def totals(engine: sa.Engine, since: float | None = None) -> dict[str, Any]:
-    """Sums: requests, errors, spend, spend at the baseline, quality; percentiles of times.
+class TrafficSums:
+    """The sums over one store; `since` is in seconds since 1970, None for everything.
 
     Args:
-        since: only outcomes from this moment on, seconds since 1970.
+        engine: of the store.
     """
-    both = sa.and_(outcomes.c.cost_usd.is_not(None), outcomes.c.baseline_usd.is_not(None))
-    sums_of = sa.select(
-        sa.func.count().label("requests"),
-        sa.func.count().filter(outcomes.c.status == "error").label("errors"),
-        sa.func.coalesce(sa.func.sum(outcomes.c.cost_usd), 0.0).label("spend_usd"),
-        sa.func.sum(outcomes.c.baseline_usd).filter(both).label("baseline_usd"),
-        sa.func.sum(outcomes.c.cost_usd).filter(both).label("comparable_usd"),
-        sa.func.count().filter(outcomes.c.cost_usd.is_not(None)).label("priced"),
-        sa.func.min(outcomes.c.time).label("since"),
-    )
-    with engine.connect() as connection:
-        sums = connection.execute(_from(sums_of, since)).mappings().one()
-        quality = connection.execute(_judged(since)).mappings().one()
-    baseline, spent = sums["baseline_usd"], sums["comparable_usd"]
-    saved = baseline - spent if baseline is not None else None
-    return {
-        "requests": sums["requests"],
-        "errors": sums["errors"],
-        "spend_usd": sums["spend_usd"],
-        "priced_requests": sums["priced"],
-        "baseline_usd": baseline,
-        "saved_usd": saved,
-        "saved_share": saved / baseline if saved is not None and baseline else None,
-        "quality": dict(quality),
-        "since": sums["since"],
-        "latency_ms": _percentiles(_latest(engine, outcomes.c.time, outcomes.c.latency_s, since)),
-        "router_ms": _percentiles(
-            _latest(engine, decisions.c.time, decisions.c.router_seconds, since)
-        ),
-    }
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._hours = HourlySums(engine)
+
+    def summary(self, since: float | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`totals` and `by_target`, of the same hours."""
+        hours = self._hours.since(since)
+        latencies = _latencies(self._engine, since)
+        totals = self._totals(hours, since, [seconds for _, seconds in latencies])
+        return totals, self._targets(hours, since, latencies)
+
+    def by_target(self, since: float | None = None) -> dict[str, Any]:
+        """What each target that was asked came to.
+
+        `requests` that it answered, their `share`, `spend_usd`, `errors` that ended with it, mean
+        `quality` of the `judged` ones, and percentiles of its latency.
+        """
+        hours = self._hours.since(since)
+        return self._targets(hours, since, _latencies(self._engine, since))
+
+    def series(self, bucket: float, since: float | None = None) -> list[dict[str, Any]]:
+        """Requests, errors, spend and baseline spend in buckets of so many seconds, oldest first.
+
+        Buckets without a request are left out; at most the latest `MOST_BUCKETS` come back.
+        """
+        if bucket % HOUR:
+            return _buckets(self._engine, bucket, since)
+        found: dict[float, dict[str, Any]] = {}
+        for hour in self._hours.since(since):
+            start = hour.start // bucket * bucket
+            row = found.setdefault(start, {"time": start, **_NO_TRAFFIC})
+            row["requests"] += hour.requests
+            row["errors"] += hour.requests if hour.status == "error" else 0
+            row["spend_usd"] += hour.cost_usd
+            row["baseline_usd"] += hour.baseline_usd
+        return [found[start] for start in sorted(found)][-MOST_BUCKETS:]
+
+    def _totals(
+        self, hours: Iterable[HourlySum], since: float | None, seconds: list[float]
+    ) -> dict[str, Any]:
+        hours = list(hours)
+        with self._engine.connect() as connection:
+            quality = connection.execute(_judged(since)).mappings().one()
+        compared = any(hour.both for hour in hours)
+        baseline = sum(hour.both_baseline_usd for hour in hours) if compared else None
+        spent = sum(hour.both_cost_usd for hour in hours)
+        saved = baseline - spent if baseline is not None else None
+        return {
+            "requests": sum(hour.requests for hour in hours),
+            "errors": sum(hour.requests for hour in hours if hour.status == "error"),
+            "spend_usd": sum(hour.cost_usd for hour in hours),
+            "priced_requests": sum(hour.priced for hour in hours),
+            "baseline_usd": baseline,
+            "saved_usd": saved,
+            "saved_share": saved / baseline if saved is not None and baseline else None,
+            "quality": dict(quality),
+            "since": min((hour.first for hour in hours), default=None),
+            "latency_ms": _percentiles(seconds),
+            "router_ms": _percentiles(_deciding(self._engine, since)),
+        }
+
+    def _targets(
+        self,
+        hours: Iterable[HourlySum],
+        since: float | None,
+        latencies: Iterable[tuple[str, float]],
+    ) -> dict[str, Any]:
+        found: dict[str, dict[str, Any]] = {}
+        for hour in hours:
+            if hour.target is None:
+                continue
+            row = found.setdefault(hour.target, {"requests": 0, "errors": 0, "spend_usd": None})
+            row["errors" if hour.status == "error" else "requests"] += hour.requests
+            if hour.priced:
+                row["spend_usd"] = (row["spend_usd"] or 0.0) + hour.cost_usd
+        seconds = defaultdict(list)
+        for target, latency in latencies:
+            seconds[target].append(latency)
+        qualities = self._qualities(since)
+        everything = sum(row["requests"] for row in found.values())
+        for name, row in found.items():
+            row["share"] = row["requests"] / everything if everything else 0.0
+            row["quality"], row["judged"] = qualities.get(name, (None, 0))
+            times = _percentiles(seconds[name])
+            row |= {"latency_ms_p50": times["p50"], "latency_ms_p95": times["p95"]}
+        return found
+
+    def _qualities(self, since: float | None) -> dict[str, tuple[float, int]]:
+        """Mean judgement of each target's answers, and how many there are."""
+        judged = latest_feedback()
+        query = _from(
+            sa.select(outcomes.c.target, sa.func.avg(judged.c.quality), sa.func.count())
+            .select_from(judged)
+            .join(outcomes, outcomes.c.decision_id == judged.c.decision_id)
+            .where(outcomes.c.status != "error"),
+            since,
+        ).group_by(outcomes.c.target)
+        with self._engine.connect() as connection:
+            return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
 
 
-def by_target(engine: sa.Engine, since: float | None = None) -> dict[str, dict[str, Any]]:
-    """What each target that was asked came to.
-
-    `requests` that it answered, their `share`, `spend_usd`, `errors` that ended with it, mean
-    `quality` of the `judged` ones, and percentiles of its latency.
-    """
-    served = outcomes.c.status != "error"
-    query = _from(
-        sa.select(
-            outcomes.c.target,
-            sa.func.count().filter(served).label("requests"),
-            sa.func.count().filter(~served).label("errors"),
-            sa.func.sum(outcomes.c.cost_usd).label("spend_usd"),
-        ).where(outcomes.c.target.is_not(None)),
-        since,
-    ).group_by(outcomes.c.target)
-    judged = latest_feedback()
-    qualities = _from(
-        sa.select(outcomes.c.target, sa.func.avg(judged.c.quality), sa.func.count())
-        .select_from(judged)
-        .join(outcomes, outcomes.c.decision_id == judged.c.decision_id)
-        .where(served),
-        since,
-    ).group_by(outcomes.c.target)
-    with engine.connect() as connection:
-        found = {row["target"]: dict(row) for row in connection.execute(query).mappings()}
-        for target, quality, number in connection.execute(qualities):
-            if target in found:
-                found[target] |= {"quality": quality, "judged": number}
-    everything = sum(row["requests"] for row in found.values())
-    seconds: dict[str, list[float]] = {}
-    for target, latency in _latencies(engine, since):
-        seconds.setdefault(target, []).append(latency)
-    for name, row in found.items():
-        del row["target"]
-        row.setdefault("quality", None)
-        row.setdefault("judged", 0)
-        row["share"] = row["requests"] / everything if everything else 0.0
-        times = _percentiles(seconds.get(name, []))
-        row |= {"latency_ms_p50": times["p50"], "latency_ms_p95": times["p95"]}
-    return found
+_NO_TRAFFIC: Mapping[str, Any] = {
+    "requests": 0, "errors": 0, "spend_usd": 0.0, "baseline_usd": 0.0,
+}  # fmt: skip
 
 
-def series(
-    engine: sa.Engine, bucket: float, since: float | None = None, limit: int = 500
-) -> list[dict[str, Any]]:
-    """Requests, errors, spend and baseline spend in buckets of `bucket` seconds, oldest first.
-
-    Buckets without a request are left out; at most the latest `limit` come back.
-    """
-    start = (_floor(outcomes.c.time / bucket) * bucket).label("start")
+def _buckets(engine: sa.Engine, bucket: float, since: float | None) -> list[dict[str, Any]]:
+    length = sa.literal_column(repr(float(bucket)), sa.Float)
+    start = (whole_below(outcomes.c.time / length) * length).label("start")
     query = (
         _from(
             sa.select(
@@ -121,17 +151,11 @@ def series(
         )
         .group_by(start)
         .order_by(start.desc())
-        .limit(limit)
+        .limit(MOST_BUCKETS)
     )
     with engine.connect() as connection:
-        rows = [_bucket(row) for row in connection.execute(query).mappings()]
-    return rows[::-1]
-
-
-def _floor(value: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
-    """The whole number below; casts cut off in SQLite and round in PostgreSQL."""
-    whole = sa.cast(value, sa.BigInteger)
-    return whole - sa.case((whole > value, 1), else_=0)
+        rows = connection.execute(query).mappings().all()
+    return [{"time": row["start"], **{n: row[n] for n in _NO_TRAFFIC}} for row in rows[::-1]]
 
 
 def _from(query: sa.Select[Any], since: float | None) -> sa.Select[Any]:
@@ -145,20 +169,8 @@ def _judged(since: float | None) -> sa.Select[Any]:
     return query if since is None else query.where(judged.c.time >= since)
 
 
-def _latest(
-    engine: sa.Engine, moment: sa.Column[Any], figure: sa.Column[Any], since: float | None
-) -> list[float]:
-    """The latest values of a figure; of answers alone where it is one of an outcome."""
-    query = sa.select(figure).where(figure.is_not(None)).order_by(moment.desc()).limit(SAMPLE)
-    if figure.table is outcomes:
-        query = query.where(outcomes.c.status == "ok")
-    if since is not None:
-        query = query.where(moment >= since)
-    with engine.connect() as connection:
-        return list(connection.execute(query).scalars())
-
-
 def _latencies(engine: sa.Engine, since: float | None) -> list[tuple[str, float]]:
+    """Target and seconds of the latest answers."""
     query = _from(
         sa.select(outcomes.c.target, outcomes.c.latency_s)
         .where(outcomes.c.status == "ok", outcomes.c.latency_s.is_not(None))
@@ -167,7 +179,21 @@ def _latencies(engine: sa.Engine, since: float | None) -> list[tuple[str, float]
         since,
     )
     with engine.connect() as connection:
-        return [(str(row[0]), float(row[1])) for row in connection.execute(query)]
+        return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def _deciding(engine: sa.Engine, since: float | None) -> list[float]:
+    """Seconds that the latest decisions took."""
+    query = (
+        sa.select(decisions.c.router_seconds)
+        .where(decisions.c.router_seconds.is_not(None))
+        .order_by(decisions.c.time.desc())
+        .limit(SAMPLE)
+    )
+    if since is not None:
+        query = query.where(decisions.c.time >= since)
+    with engine.connect() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def _percentiles(seconds: list[float]) -> dict[str, float | None]:
@@ -176,7 +202,3 @@ def _percentiles(seconds: list[float]) -> dict[str, float | None]:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(np.asarray(seconds, dtype=float), [50, 95]) * 1e3
     return {"p50": float(p50), "p95": float(p95)}
-
-
-def _bucket(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {"time": row["start"], **{k: v for k, v in row.items() if k != "start"}}
