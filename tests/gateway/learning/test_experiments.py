@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from wye.gateway.config import Config
@@ -14,7 +16,8 @@ from wye.gateway.schema import connect
 class Lab:
     """A gateway that prefers `dear`, and a version in its store that prefers `cheap`."""
 
-    def __init__(self, serve, world, cheap: str, tmp_path, **values) -> None:
+    def __init__(self, serve, world, cheap: str, place, **values) -> None:
+        where = "path" if isinstance(place, Path) else "url"
         self.values = {
             "targets": [
                 world.target("dear", model="ok@dear", quality=0.9),
@@ -23,12 +26,12 @@ class Lab:
             ],
             "policies": {"main": {"kind": "quality"}},
             "learning": {"poll_seconds": 0.05, "analysis_seconds": 0.1},
-            "store": {"batch_seconds": 0.02},
+            "store": {where: str(place), "batch_seconds": 0.02},
             "breaker": {"failures": 1000},
             "retries": {"attempts": 0},
             **values,
         }
-        self.engine = connect(tmp_path / "gateway.db")
+        self.engine = connect(place)
         self.versions, self.experiments = VersionBook(self.engine), ExperimentBook(self.engine)
         other = {"main": {"kind": "utility", "cost_weight": 100000.0}}
         config = Config.model_validate({**self.values, "policies": other})
@@ -46,11 +49,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(serve, world, tmp_path):
+def lab(serve, world, place):
     labs = []
 
     def build(cheap: str = "ok@cheap", **values) -> Lab:
-        labs.append(Lab(serve, world, cheap, tmp_path, **values))
+        labs.append(Lab(serve, world, cheap, place, **values))
         return labs[-1]
 
     yield build
@@ -159,8 +162,8 @@ def test_experiments_that_cannot_be_are_refused_with_a_reason(lab):
         one.experiments.get("last")
 
 
-def test_uses_and_returns_form_a_history_that_leads_all_the_way_back(tmp_path):
-    engine = connect(tmp_path / "gateway.db")
+def test_uses_and_returns_form_a_history_that_leads_all_the_way_back(place):
+    engine = connect(place)
     book = VersionBook(engine)
     with pytest.raises(VersionsError, match="nothing decided before"):
         book.rollback("")

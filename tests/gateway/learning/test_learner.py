@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wye.gateway.config import Config, ConfigError
+from wye.gateway.config import Config, ConfigError, Router
 from wye.gateway.learning.learner import LEARNERS, Learner
 from wye.gateway.learning.learner_feed import LearnerFeed
+from wye.gateway.logged_traffic import read_traffic
 from wye.gateway.openai_api import parse_chat
 from wye.gateway.records import FeedbackRecord, OutcomeRecord
 from wye.gateway.router_service import RouterService
@@ -220,12 +222,13 @@ def test_wrong_parameters_are_named(params, message):
         RouterService(config("thompson", **params), None)
 
 
-def test_gateways_of_one_store_learn_from_each_others_feedback(serve, world, eventually):
+def test_gateways_of_one_store_learn_from_each_others_feedback(serve, world, place, eventually):
+    where = "path" if isinstance(place, Path) else "url"
     values = {
         "targets": [world.target("ok"), world.target("also", model="ok@also")],
         "policies": {"learner": {"kind": "thompson"}},
         "learning": {"poll_seconds": 0.05},
-        "store": {"batch_seconds": 0.02},
+        "store": {where: str(place), "batch_seconds": 0.02},
     }
     first, second = serve(**values), serve(**values)
 
@@ -245,4 +248,20 @@ def test_gateways_of_one_store_learn_from_each_others_feedback(serve, world, eve
     assert judged_by(third) == 5
     found = first.decision(answer)
     assert found["propensity"] < 1
+    # What is logged is what replay needs: the probability of every target.
+    logged = read_traffic(first.gateway.config.store.place()).logged
+    assert logged.law is not None
+    np.testing.assert_allclose(logged.law.sum(axis=1), 1.0)
     assert "judged answers" in found["reasons"][0]
+
+
+def test_a_seed_does_not_repeat_its_draws_after_a_restart_unless_told_to():
+    def drawn(**router) -> list[str | None]:
+        made = config("thompson", epsilon=1.0).model_copy(update={"router": Router(**router)})
+        service = RouterService(made, None)
+        chat, first = ask(service, TALK.format(1))
+        return [service.decide(chat, first.expected, "learner", {}).target for _ in range(40)]
+
+    assert drawn(seed=1) != drawn(seed=1)
+    assert drawn(seed=1, repeat_draws=True) == drawn(seed=1, repeat_draws=True)
+    assert drawn(seed=1, repeat_draws=True) != drawn(seed=2, repeat_draws=True)
