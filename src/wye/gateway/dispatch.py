@@ -77,6 +77,7 @@ class Dispatcher:
         policy: str | None,
         target: str | None,
         grant: Grant | None = None,
+        guarded: bool = True,
     ) -> Exchange:
         """Decide within a grant and remember the decision.
 
@@ -94,7 +95,7 @@ class Dispatcher:
         if self._conversations is not None:
             expected = self._conversations.expect(chat, expected, key_id, grant.session)
 
-        verdict = self._guard.judge(chat) if self._guard is not None else None
+        verdict = self._guard.judge(chat) if self._guard is not None and guarded else None
 
         def decide(left_out: Mapping[str, str]) -> Routed:
             if verdict is not None and verdict.decides:

@@ -92,9 +92,11 @@ class Gateway:
                 logger.error("%s does not start: %s", deployment.name, error)
                 deployment.breaker.failed()
         await self.keeper.start()
+        self.onlookers.start(self.dispatcher)
 
     async def close(self) -> None:
         """Stop the upstreams, then write what the store still holds."""
+        await self.onlookers.stop()
         await self.assessor.close()
         await self.keeper.close()
         await asyncio.gather(*(d.upstream.close() for d in self.deployments))

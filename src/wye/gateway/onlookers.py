@@ -14,6 +14,7 @@ from wye.gateway.telemetry.redaction import redactor
 
 if TYPE_CHECKING:
     from wye.gateway.config import Config
+    from wye.gateway.dispatch import Dispatcher
     from wye.gateway.metrics import Metrics
     from wye.gateway.store import Store
     from wye.gateway.telemetry.exporting import TraceExport
@@ -57,6 +58,16 @@ class Onlookers:
             stack.append(Middleware(Logged))
         return stack
 
+    def start(self, dispatcher: Dispatcher) -> None:
+        """Begin what asks of its own accord; called on the event loop."""
+        if self.watch is not None and self.watch.canaries is not None:
+            self.watch.canaries.start(dispatcher)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self.watch is not None and self.watch.canaries is not None:
+            await self.watch.canaries.stop()
+
     def close(self) -> None:
         """Look at and send what waits. Blocks."""
         if self.watch is not None:
@@ -88,6 +99,7 @@ def watched(
         shared=shared,
         reference=getattr(router, "references_", None) if shared is not None else None,
         guard=guard,
+        targets=tuple(target.name for target in config.targets),
         seed=config.router.seed,
     )
     return replace(onlookers, witnesses=(*onlookers.witnesses, watch), watch=watch)

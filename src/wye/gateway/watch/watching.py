@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wye.gateway.watch.alarms import Alarms
 from wye.gateway.watch.answers import FIGURES, AnswerMonitor, figures_of
+from wye.gateway.watch.canaries import SESSION, CanaryRounds
 from wye.gateway.watch.detector import Change
 from wye.gateway.watch.guarding import OUT_OF_DOMAIN, RequestGuard
 from wye.gateway.watch.identities import Identities
@@ -61,6 +62,7 @@ class Watch:
         shared: the router's embedder; None where it has none.
         reference: `[R, D]` embeddings of the training queries; None where there are none.
         guard: whose rate of rejections is watched; None without one.
+        targets: names of all targets.
         seed: of every random choice.
     """
 
@@ -73,6 +75,7 @@ class Watch:
         shared: SharedEmbedder | None,
         reference: Vectors | None = None,
         guard: RequestGuard | None = None,
+        targets: tuple[str, ...] = (),
         seed: int | None = None,
     ) -> None:
         self._settings = settings
@@ -98,6 +101,15 @@ class Watch:
             generator=self._generator,
             reference=reference,
         )
+        self.canaries: CanaryRounds | None = None
+        if settings.canaries is not None:
+            self.canaries = CanaryRounds(
+                settings.canaries,
+                targets,
+                alarms,
+                false_alarm_every=settings.false_alarm_every,
+                generator=np.random.default_rng(seed),
+            )
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="wye-watch", daemon=True)
@@ -129,6 +141,10 @@ class Watch:
             if self._rejections is not None:
                 found.append(self._state("guard", None, self._rejections))
             found += [self._state("answers", *pair) for pair in sorted(self._answers.items())]
+        if self.canaries is not None:
+            for name, monitor in self.canaries.monitors.items():
+                told = {"alarms": self.canaries.told[name]}
+                found.append(self._state("canary", name, monitor) | told)
         return found
 
     def look(self) -> None:
@@ -217,6 +233,8 @@ class Watch:
 
     def _is_fresh(self, seen: _Seen) -> bool:
         """Whether a request is drawn anew: not of a known conversation, and no known text."""
+        if seen.session == SESSION:
+            return False
         name = f"session {seen.session}" if seen.session else f"text {seen.text}"
         if name in self._known:
             self._known.move_to_end(name)
@@ -275,7 +293,7 @@ class Watch:
         rows: dict[str, list[Any]] = {}
         for target, seen in _answered(taken):
             outcome, glance = seen.outcome, seen.glance
-            if glance is None:
+            if glance is None or seen.session == SESSION:
                 continue
             figures = figures_of(
                 output_tokens=outcome.output_tokens,
