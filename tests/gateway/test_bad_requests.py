@@ -36,6 +36,7 @@ def served(serve, world):
         (b'{"temperature": 1e999}', "1e999 is too large"),
         (b'{"n": ' + b"9" * 5000 + b"}", "a number that cannot be used"),
         (b'{"a": "\\ud83d"}', "half a surrogate pair"),
+        (b'{"model": "wye", "a": {"b": 1, "c": 2, "b": 1}}', "the field 'b' twice"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_a_400(served, raw, said):

@@ -6,18 +6,24 @@ Only what routing and billing need is read; every other field passes to the upst
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from wye.gateway.errors import ApiError, bad_request
 from wye.query.ask import human_ask
 
+# How long, and how much of, a body that is too long is read to its end.
+_PASS_SECONDS = 5.0
+_PASS_BYTES = 64 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
 
@@ -65,14 +71,34 @@ async def read_body(request: Request, limit: int) -> bytes:
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
+        # Who waits to be told to go on sends nothing before that.
+        if request.headers.get("expect", "").lower() != "100-continue":
+            await _let_pass(request.stream())
         raise _too_large(int(declared), limit)
     parts, size = [], 0
-    async for chunk in request.stream():
+    stream = request.stream()
+    async for chunk in stream:
         size += len(chunk)
         if size > limit:
+            await _let_pass(stream)
             raise _too_large(size, limit)
         parts.append(chunk)
     return b"".join(parts)
+
+
+async def _let_pass(stream: AsyncIterator[bytes]) -> None:
+    """Read on for a while and keep nothing.
+
+    A connection that is closed while its client still writes is reset, and the client never reads
+    why.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_PASS_SECONDS):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > _PASS_BYTES:
+                    return
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -89,13 +115,19 @@ def parse_json(raw: bytes) -> dict[str, Any]:
             "send JSON encoded as UTF-8"
         ) from None
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
     except json.JSONDecodeError as error:
         raise bad_request(
             f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except RecursionError:
         raise bad_request("the body is nested too deeply to be read") from None
+    except _TwiceError as error:
+        raise bad_request(
+            f"an object has the field {str(error)[:80]!r} twice; which one holds is anybody's guess"
+        ) from None
     except ValueError as error:
         raise bad_request(f"the body has a number that cannot be used: {error}") from None
     if not isinstance(value, dict):
@@ -257,6 +289,17 @@ def json_type(value: Any) -> str:
     """JSON's own name for the type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
+
+
+class _TwiceError(Exception):
+    """An object has two fields of this name."""
+
+
+def _unique(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        raise _TwiceError(Counter(name for name, _ in fields).most_common(1)[0][0])
+    return found
 
 
 def _no_constant(name: str) -> float:

@@ -10,6 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# The library calls itself for each level, and Python's stack is bounded.
+_LEVELS = 100
+
 
 class UncarriedError(ValueError):
     """A request has something that the translation cannot carry; the message names it."""
@@ -74,3 +77,22 @@ def items(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise UncarriedError(where)
     return value
+
+
+def check_depth(body: Mapping[str, Any]) -> None:
+    """Whether the library can walk through a request.
+
+    Raises:
+        UncarriedError: it is nested too deeply.
+    """
+    level: list[Any] = [body]
+    for _ in range(_LEVELS):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, Mapping) else value)
+            if isinstance(inner, Mapping | list)
+        ]
+        if not level:
+            return
+    raise UncarriedError(f"objects nested more than {_LEVELS} levels deep")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wye.gateway.config import Target
-from wye.gateway.providers.carried import Carried
+from wye.gateway.providers.carried import Carried, check_depth
 from wye.gateway.providers.chat_to_messages import carry_chat
 from wye.gateway.providers.chat_turns import carry_tool_choice, carry_tools, carry_turns
 
@@ -35,6 +35,7 @@ def carry(body: Mapping[str, Any], target: Target, provider: str) -> Carried:
     Raises:
         UncarriedError: something would be lost.
     """
+    check_depth(body)
     if provider in OF_ANTHROPIC:
         listed = target.listed.max_output if target.listed is not None else None
         most = target.max_output or listed or min(_MAX_TOKENS, target.context or _MAX_TOKENS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wye.gateway.providers.carried import Carried, UncarriedError, items
+from wye.gateway.providers.carried import Carried, UncarriedError, check_depth, items
 
 _FIELDS = frozenset({
     "model", "messages", "max_tokens", "system", "temperature", "top_p", "stop_sequences", "stream",
@@ -34,6 +34,7 @@ def carry_messages(body: Mapping[str, Any], headers: Mapping[str, str]) -> Carri
     Raises:
         UncarriedError: something would be lost.
     """
+    check_depth(body)
     carried = Carried()
     fields = carried.pick(body, "", _FIELDS, _HINTS)
     if _BETA in headers:
