@@ -111,7 +111,7 @@ def test_files_come_with_their_type_a_strict_policy_and_a_tag(served):
     for path, kind in [
         ("/", "text/html"),
         ("/app.js", "text/javascript"),
-        ("/style.css", "text/css"),
+        ("/base.css", "text/css"),
     ]:
         answer = served.http.get(path)
         assert answer.status_code == 200

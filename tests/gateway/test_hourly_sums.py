@@ -42,8 +42,10 @@ def told(rows):
     for row in rows:
         sums = found.setdefault((row.target, row.status), [0, 0, 0.0, 0.0, 0, 0.0, 0.0])
         for place, value in enumerate(
-            (row.requests, row.priced, row.cost_usd, row.baseline_usd, row.both)
-            + (row.both_baseline_usd, row.both_cost_usd)
+            (
+                *(row.requests, row.priced, row.cost_usd, row.baseline_usd, row.both),
+                *(row.both_baseline_usd, row.both_cost_usd),
+            )
         ):
             sums[place] += value
     return found
@@ -57,8 +59,10 @@ def naive(records, since):
         sums = found.setdefault((r.target, r.status), [0, 0, 0.0, 0.0, 0, 0.0, 0.0])
         both = r.cost_usd is not None and r.baseline_usd is not None
         for place, value in enumerate(
-            (1, r.cost_usd is not None, r.cost_usd or 0.0, r.baseline_usd or 0.0, both)
-            + ((r.baseline_usd, r.cost_usd) if both else (0.0, 0.0))
+            (
+                *(1, r.cost_usd is not None, r.cost_usd or 0.0, r.baseline_usd or 0.0, both),
+                *((r.baseline_usd, r.cost_usd) if both else (0.0, 0.0)),
+            )
         ):
             sums[place] += value
     return found

@@ -15,12 +15,12 @@ from wye.gateway.reports import latest_feedback
 from wye.gateway.schema import decisions, outcomes
 from wye.query.calibration_monitor import CalibrationMonitor
 
-SAMPLE = 2_000
+SAMPLE = 1_000
 
 
 def calibration(engine: sa.Engine) -> dict[str, Any]:
-    """What the monitor found in the latest 2,000 judged answers of the present version."""
-    judged = latest_feedback()
+    """What the monitor found in those of the latest 1,000 judged answers that it decided."""
+    judged = latest_feedback(most=SAMPLE)
     present = sa.select(decisions.c.policy_version).order_by(decisions.c.id.desc()).limit(1)
     query = (
         sa.select(decisions.c.candidates, outcomes.c.target, judged.c.quality)

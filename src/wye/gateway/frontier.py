@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from wye.gateway.reports import latest_feedback
+from wye.gateway.router_service import DIRECT
 from wye.gateway.schema import decisions, outcomes
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from wye.query.report.types import Priced
 
 
-SAMPLE = 5_000
+SAMPLE = 3_000
 
 
 def frontier_of(report: Report) -> dict[str, Any]:
@@ -41,33 +43,46 @@ def frontier_of(report: Report) -> dict[str, Any]:
 def frontier_of_log(engine: sa.Engine) -> dict[str, Any]:
     """Points of the judged answers: every target on the requests that it got, and all together."""
     judged = latest_feedback(most=SAMPLE)
-    known = sa.and_(outcomes.c.status == "ok", outcomes.c.cost_usd.is_not(None))
-    figures = (
-        sa.func.avg(outcomes.c.cost_usd).label("cost_usd"),
-        sa.func.avg(judged.c.quality).label("quality"),
-        sa.func.count().label("n"),
-    )
-    answered = sa.join(outcomes, judged, judged.c.decision_id == outcomes.c.decision_id)
-    alone = sa.select(outcomes.c.target, *figures).select_from(answered).where(known)
-    routed = (
-        sa.select(*figures)
-        .select_from(answered.join(decisions, decisions.c.id == outcomes.c.decision_id))
-        .where(known, decisions.c.policy != "direct")
+    query = (
+        sa.select(
+            outcomes.c.target,
+            decisions.c.policy_name,
+            sa.func.sum(outcomes.c.cost_usd),
+            sa.func.sum(judged.c.quality),
+            sa.func.count(),
+        )
+        .select_from(judged)
+        .join(outcomes, outcomes.c.decision_id == judged.c.decision_id)
+        .join(decisions, decisions.c.id == judged.c.decision_id)
+        .where(outcomes.c.status == "ok", outcomes.c.cost_usd.is_not(None))
+        .group_by(outcomes.c.target, decisions.c.policy_name)
+        .order_by(outcomes.c.target)
     )
     with engine.connect() as connection:
-        rows = connection.execute(alone.group_by(outcomes.c.target)).mappings().all()
-        together = connection.execute(routed).mappings().one()
-    points = [_point("single", r["target"], r["cost_usd"], r["quality"]) for r in rows]
-    if together["n"]:
-        points.append(_point("router", "routed", together["cost_usd"], together["quality"]))
+        rows = connection.execute(query).all()
+    points = [
+        _mean_of("single", str(target), [row for row in rows if row[0] == target])
+        for target in dict.fromkeys(row[0] for row in rows)
+    ]
+    routed = [row for row in rows if row[1] != DIRECT]
+    if routed:
+        points.append(_mean_of("router", "routed", routed))
     if not points:
         note = "Nothing is known yet: judge some answers, or train a router."
     else:
         note = (
-            f"From the latest {sum(r['n'] for r in rows)} judged answers of this gateway. Each target was "
-            "judged on the requests that it got, so they are not compared on the same questions."
+            f"From the latest {sum(row[4] for row in rows)} judged answers of this gateway. Each "
+            "target was judged on the requests that it got, so they are not compared on the same "
+            "questions."
         )
     return {"points": points, "note": note}
+
+
+def _mean_of(kind: str, label: str, rows: Sequence[sa.Row[Any]]) -> dict[str, Any]:
+    """A point from rows of (target, policy, sum of cost, sum of quality, number)."""
+    number = sum(row[4] for row in rows)
+    cost, quality = sum(row[2] for row in rows), sum(row[3] for row in rows)
+    return _point(kind, label, cost / number, quality / number)
 
 
 def _priced(kind: str, label: str, priced: Priced) -> dict[str, Any]:

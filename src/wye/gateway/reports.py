@@ -11,16 +11,21 @@ from wye.gateway.learning.beside import beside
 from wye.gateway.schema import decisions, feedback, outcomes
 
 
-def latest_feedback(of: Sequence[str] | None = None, *, most: int | None = None) -> sa.Subquery:
+def latest_feedback(
+    of: Sequence[str] | None = None, *, since: float | None = None, most: int | None = None
+) -> sa.Subquery:
     """The feedback that counts: the latest of each decision.
 
     Args:
         of: only of these decisions.
+        since: only what was given from this moment on.
         most: only of so many decisions, those judged last.
     """
     last = sa.select(sa.func.max(feedback.c.number).label("number"))
     if of is not None:
         last = last.where(feedback.c.decision_id.in_(of))
+    if since is not None:
+        last = last.where(feedback.c.time >= since)
     last = last.group_by(feedback.c.decision_id)
     if most is not None:
         last = last.order_by(sa.func.max(feedback.c.number).desc()).limit(most)

@@ -2,13 +2,14 @@
 
 Every figure is of the rows that were written, since a moment where one is given. What is summed
 lies in indexes, so that a long history is read without its wide rows, and hours that are over are
-remembered (`wye.gateway.hourly_sums`). Percentiles are over the latest `SAMPLE` outcomes.
+remembered (`wye.gateway.hourly_sums`). Percentiles are over the latest `SAMPLE` outcomes, quality
+is over the latest `SAMPLE` judgements.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from wye.gateway.hourly_sums import HOUR, HourlySum, HourlySums, whole_below
 from wye.gateway.reports import latest_feedback
 from wye.gateway.schema import decisions, outcomes
 
-SAMPLE = 5_000
+SAMPLE = 4_000
 MOST_BUCKETS = 500
 
 
@@ -34,11 +35,21 @@ class TrafficSums:
         self._hours = HourlySums(engine)
 
     def summary(self, since: float | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`totals` and `by_target`, of the same hours."""
+        """What all of it came to, and `by_target`.
+
+        The sums are `requests`, `errors`, `spend_usd`, what the same was expected to cost at the
+        baseline, and what that saved, of requests where both are known.
+        """
         hours = self._hours.since(since)
         latencies = _latencies(self._engine, since)
-        totals = self._totals(hours, since, [seconds for _, seconds in latencies])
-        return totals, self._targets(hours, since, latencies)
+        judgements = _judgements(self._engine, since)
+        totals = {
+            **_totals(hours),
+            "quality": _mean(judgements),
+            "latency_ms": _percentiles([seconds for _, seconds in latencies]),
+            "router_ms": _percentiles(_deciding(self._engine, since)),
+        }
+        return totals, _targets(hours, judgements, latencies)
 
     def by_target(self, since: float | None = None) -> dict[str, Any]:
         """What each target that was asked came to.
@@ -46,8 +57,8 @@ class TrafficSums:
         `requests` that it answered, their `share`, `spend_usd`, `errors` that ended with it, mean
         `quality` of the `judged` ones, and percentiles of its latency.
         """
-        hours = self._hours.since(since)
-        return self._targets(hours, since, _latencies(self._engine, since))
+        hours, judgements = self._hours.since(since), _judgements(self._engine, since)
+        return _targets(hours, judgements, _latencies(self._engine, since))
 
     def series(self, bucket: float, since: float | None = None) -> list[dict[str, Any]]:
         """Requests, errors, spend and baseline spend in buckets of so many seconds, oldest first.
@@ -66,68 +77,66 @@ class TrafficSums:
             row["baseline_usd"] += hour.baseline_usd
         return [found[start] for start in sorted(found)][-MOST_BUCKETS:]
 
-    def _totals(
-        self, hours: Iterable[HourlySum], since: float | None, seconds: list[float]
-    ) -> dict[str, Any]:
-        hours = list(hours)
-        with self._engine.connect() as connection:
-            quality = connection.execute(_judged(since)).mappings().one()
-        compared = any(hour.both for hour in hours)
-        baseline = sum(hour.both_baseline_usd for hour in hours) if compared else None
-        spent = sum(hour.both_cost_usd for hour in hours)
-        saved = baseline - spent if baseline is not None else None
-        return {
-            "requests": sum(hour.requests for hour in hours),
-            "errors": sum(hour.requests for hour in hours if hour.status == "error"),
-            "spend_usd": sum(hour.cost_usd for hour in hours),
-            "priced_requests": sum(hour.priced for hour in hours),
-            "baseline_usd": baseline,
-            "saved_usd": saved,
-            "saved_share": saved / baseline if saved is not None and baseline else None,
-            "quality": dict(quality),
-            "since": min((hour.first for hour in hours), default=None),
-            "latency_ms": _percentiles(seconds),
-            "router_ms": _percentiles(_deciding(self._engine, since)),
-        }
 
-    def _targets(
-        self,
-        hours: Iterable[HourlySum],
-        since: float | None,
-        latencies: Iterable[tuple[str, float]],
-    ) -> dict[str, Any]:
-        found: dict[str, dict[str, Any]] = {}
-        for hour in hours:
-            if hour.target is None:
-                continue
-            row = found.setdefault(hour.target, {"requests": 0, "errors": 0, "spend_usd": None})
-            row["errors" if hour.status == "error" else "requests"] += hour.requests
-            if hour.priced:
-                row["spend_usd"] = (row["spend_usd"] or 0.0) + hour.cost_usd
-        seconds = defaultdict(list)
-        for target, latency in latencies:
-            seconds[target].append(latency)
-        qualities = self._qualities(since)
-        everything = sum(row["requests"] for row in found.values())
-        for name, row in found.items():
-            row["share"] = row["requests"] / everything if everything else 0.0
-            row["quality"], row["judged"] = qualities.get(name, (None, 0))
-            times = _percentiles(seconds[name])
-            row |= {"latency_ms_p50": times["p50"], "latency_ms_p95": times["p95"]}
-        return found
+def _totals(hours: Sequence[HourlySum]) -> dict[str, Any]:
+    compared = any(hour.both for hour in hours)
+    baseline = sum(hour.both_baseline_usd for hour in hours) if compared else None
+    saved = None if baseline is None else baseline - sum(hour.both_cost_usd for hour in hours)
+    return {
+        "requests": sum(hour.requests for hour in hours),
+        "errors": sum(hour.requests for hour in hours if hour.status == "error"),
+        "spend_usd": sum(hour.cost_usd for hour in hours),
+        "priced_requests": sum(hour.priced for hour in hours),
+        "baseline_usd": baseline,
+        "saved_usd": saved,
+        "saved_share": saved / baseline if saved is not None and baseline else None,
+        "since": min((hour.first for hour in hours), default=None),
+    }
 
-    def _qualities(self, since: float | None) -> dict[str, tuple[float, int]]:
-        """Mean judgement of each target's answers, and how many there are."""
-        judged = latest_feedback()
-        query = _from(
-            sa.select(outcomes.c.target, sa.func.avg(judged.c.quality), sa.func.count())
-            .select_from(judged)
-            .join(outcomes, outcomes.c.decision_id == judged.c.decision_id)
-            .where(outcomes.c.status != "error"),
-            since,
-        ).group_by(outcomes.c.target)
-        with self._engine.connect() as connection:
-            return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+def _targets(
+    hours: Sequence[HourlySum],
+    judgements: Sequence[tuple[str | None, bool, Any, int]],
+    latencies: Iterable[tuple[str, float]],
+) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    for hour in hours:
+        if hour.target is None:
+            continue
+        row = found.setdefault(hour.target, {"requests": 0, "errors": 0, "spend_usd": None})
+        row["errors" if hour.status == "error" else "requests"] += hour.requests
+        if hour.priced:
+            row["spend_usd"] = (row["spend_usd"] or 0.0) + hour.cost_usd
+    seconds = defaultdict(list)
+    for target, latency in latencies:
+        seconds[target].append(latency)
+    everything = sum(row["requests"] for row in found.values())
+    for name, row in found.items():
+        row["share"] = row["requests"] / everything if everything else 0.0
+        quality = _mean([judged for judged in judgements if judged[0] == name and judged[1]])
+        times = _percentiles(seconds[name])
+        row |= {"quality": quality["mean"], "judged": quality["n"]}
+        row |= {"latency_ms_p50": times["p50"], "latency_ms_p95": times["p95"]}
+    return found
+
+
+def _mean(judgements: Sequence[tuple[str | None, bool, Any, int]]) -> dict[str, Any]:
+    number = sum(n for *_, n in judgements)
+    return {"mean": sum(q for _, _, q, _ in judgements) / number if number else None, "n": number}
+
+
+def _judgements(engine: sa.Engine, since: float | None) -> list[tuple[str | None, bool, Any, int]]:
+    """The latest judgements by target and whether it answered: their sum, and how many."""
+    judged = latest_feedback(since=since, most=SAMPLE)
+    served = (outcomes.c.status != "error").label("served")
+    query = (
+        sa.select(outcomes.c.target, served, sa.func.sum(judged.c.quality), sa.func.count())
+        .select_from(judged)
+        .outerjoin(outcomes, outcomes.c.decision_id == judged.c.decision_id)
+        .group_by(outcomes.c.target, outcomes.c.status)
+    )
+    with engine.connect() as connection:
+        return [(row[0], bool(row[1]), row[2], row[3]) for row in connection.execute(query)]
 
 
 _NO_TRAFFIC: Mapping[str, Any] = {
@@ -160,13 +169,6 @@ def _buckets(engine: sa.Engine, bucket: float, since: float | None) -> list[dict
 
 def _from(query: sa.Select[Any], since: float | None) -> sa.Select[Any]:
     return query if since is None else query.where(outcomes.c.time >= since)
-
-
-def _judged(since: float | None) -> sa.Select[Any]:
-    """Mean and number of the judgements, of those given since then."""
-    judged = latest_feedback()
-    query = sa.select(sa.func.avg(judged.c.quality).label("mean"), sa.func.count().label("n"))
-    return query if since is None else query.where(judged.c.time >= since)
 
 
 def _latencies(engine: sa.Engine, since: float | None) -> list[tuple[str, float]]:
