@@ -7,16 +7,20 @@ goes straight to it.
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from wye.gateway.answer_cache.cache import Keeping
+from wye.gateway.answer_cache.serving import CACHE_HEADER, KeptStream, answer_again
 from wye.gateway.errors import ApiError, bad_request
 from wye.gateway.exchange import Exchange
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import key_of
 from wye.gateway.learning.outcome_checks import HEADER as EXPECTED_HEADER
-from wye.gateway.learning.outcome_checks import check_of
+from wye.gateway.learning.outcome_checks import Check, check_of
+from wye.gateway.money.admission import Grant
 from wye.gateway.money.keys import Key
 from wye.gateway.openai_api import ChatRequest, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
@@ -40,24 +44,48 @@ async def answer(surface: Surface, request: Request) -> Response:
         _check_choice(chat, gateway, key)
     check = check_of(request.headers.get(EXPECTED_HEADER), gateway.config.checks)
     grant = await gateway.admission.admit(key, _session(request), chat)
+    ask = partial(_ask, gateway, request, chat, policy, target, grant, check)
+    if gateway.answers is None:
+        return await ask()
+    wanted = f"policy {policy}" if target is None else f"target {target}"
+    return await answer_again(gateway, gateway.answers, request, chat, grant, wanted, ask)
+
+
+async def _ask(
+    gateway: Gateway,
+    request: Request,
+    chat: ChatRequest,
+    policy: str | None,
+    target: str | None,
+    grant: Grant,
+    check: Check | None,
+    keeping: Keeping | None = None,
+    cache: str | None = None,
+) -> Response:
+    """Have a target answer; `cache` is what the header says of the cache, where there is one."""
     exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
     gateway.assessor.begin(exchange, check)
     try:
         if chat.stream:
             pieces = await unless_gone(request.receive, gateway.dispatcher.stream(exchange))
-            return EventStream(pieces, headers=_headers(exchange))
+            kept = pieces if keeping is None else KeptStream(pieces, keeping)
+            return EventStream(kept, headers=_headers(exchange, cache))
         body = await unless_gone(request.receive, gateway.dispatcher.complete(exchange))
     except ClientGoneError:
         return Response(status_code=_CLIENT_CLOSED)
     except ApiError as error:
-        error.headers |= _headers(exchange)
+        error.headers |= _headers(exchange, cache)
         raise
     except Exception:
         # A defect of wye; what was set aside for the request is let go all the same.
         exchange.finish("error", http_status=500, error="the gateway failed")
         raise
     # Plain ASCII: an upstream may cut a character in two, and half a one has no UTF-8.
-    return Response(json.dumps(body), media_type="application/json", headers=_headers(exchange))
+    content = json.dumps(body).encode()
+    if keeping is not None:
+        keeping.whole(exchange, content)
+    headers = _headers(exchange, cache)
+    return Response(content, media_type="application/json", headers=headers)
 
 
 async def models(request: Request) -> Response:
@@ -162,8 +190,10 @@ def _routed_names(gateway: Gateway) -> list[str]:
     return [ROUTED, *(f"{ROUTED}/{name}" for name in gateway.service.policies)]
 
 
-def _headers(exchange: Exchange) -> dict[str, str]:
+def _headers(exchange: Exchange, cache: str | None) -> dict[str, str]:
     headers = {DECISION_HEADER: exchange.decision_id}
+    if cache is not None:
+        headers[CACHE_HEADER] = cache
     if exchange.target is not None:
         headers[TARGET_HEADER] = exchange.target
     return headers

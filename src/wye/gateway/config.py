@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wye.errors import WyeError
+from wye.gateway.answer_cache.settings import AnswerCacheTable
 from wye.gateway.balancing import Balance, DeploymentTable
 from wye.gateway.conversation.settings import ConversationTable, PromptCacheTable
 from wye.gateway.learning.judge import JudgeTable
@@ -344,6 +345,7 @@ class Config(_Table):
     guard: GuardTable | None = None
     watch: WatchTable | None = None
     conversation: ConversationTable = ConversationTable()
+    answer_cache: AnswerCacheTable | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Config:
@@ -542,6 +544,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "watch": WatchTable,
     "canaries": Canaries,
     "conversation": ConversationTable,
+    "answer_cache": AnswerCacheTable,
     "prompt_cache": PromptCacheTable,
     "timeouts": Timeouts,
     "deployments": DeploymentTable,

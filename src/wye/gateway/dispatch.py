@@ -31,7 +31,7 @@ from wye.gateway.watch.polite import Polite
 from wye.gateway.witness import Glance, Witness
 
 if TYPE_CHECKING:
-    from wye.gateway.watch.guarding import RequestGuard
+    from wye.gateway.watch.guarding import RequestGuard, Verdict
 
 T = TypeVar("T")
 _Opened = tuple[dict[str, Any], AsyncIterator[dict[str, Any]]]
@@ -119,7 +119,22 @@ class Dispatcher:
         if verdict is not None:
             record = verdict.noted(record)
             self._metrics.guarded.labels(verdict.kind, verdict.action).inc()
-        routed = replace(routed, record=record)
+        return self.take_up(chat, replace(routed, record=record), started, grant, verdict)
+
+    def guards(self, chat: ChatRequest) -> bool:
+        """Whether the guard decides what becomes of a request."""
+        verdict = self._guard.judge(chat) if self._guard is not None else None
+        return verdict is not None and verdict.decides
+
+    def take_up(
+        self,
+        chat: ChatRequest,
+        routed: Routed,
+        started: float,
+        grant: Grant,
+        verdict: Verdict | None = None,
+    ) -> Exchange:
+        """Remember a decision and begin its exchange."""
         self._service.remember(chat, routed, self._store)
         self._metrics.decision.observe(routed.record.router_seconds)
         self._metrics.in_flight.inc()
@@ -221,6 +236,8 @@ class Dispatcher:
             followed = exchange.routed.expected.conversation
             if followed is not None and self._conversations is not None:
                 self._conversations.observe(followed, target, usage, estimated=estimated)
+        if exchange.cached is not None:
+            cost, baseline = 0.0, exchange.cached.baseline_usd
         if exchange.hedge_cost:
             cost = (cost or 0.0) + exchange.hedge_cost
         if exchange.reserved:
@@ -247,6 +264,7 @@ class Dispatcher:
             cache_write_tokens=usage.cache_write if usage else None,
             reasoning_tokens=usage.reasoning if usage else None,
         )
+        exchange.outcome = outcome
         self._store.add(outcome)
         key = exchange.grant.key.name if exchange.grant.key is not None else None
         self._metrics.record(exchange.routed.record.policy_name, outcome, key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wye.gateway.lane import Call
 from wye.gateway.money.admission import Grant
 from wye.gateway.openai_api import ChatRequest
-from wye.gateway.records import Status
+from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import Routed
 from wye.gateway.surfaces import Reading, surface_of
 from wye.gateway.upstream import Fault, UpstreamError, close
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from wye.gateway.answer_cache.answers import Answer
     from wye.gateway.dispatch import Dispatcher
     from wye.gateway.learning.assessor import Assessment
     from wye.gateway.telemetry.trace import Trace
@@ -55,6 +56,8 @@ class Exchange:
     glance: Glance | None = None
     trace: Trace | None = None
     verdict: Verdict | None = None
+    cached: Answer | None = None
+    outcome: OutcomeRecord | None = None
     assessment: Assessment | None = None
     vector: NDArray[np.float32] | None = None
     _limit: asyncio.Timeout | None = None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wye.gateway.answer_cache.cache import AnswerCache
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
 from wye.gateway.conversation.switching import conversations_of
@@ -58,6 +59,7 @@ class Gateway:
     places: Places
     store: Store
     metrics: Metrics
+    answers: AnswerCache | None
     gauges: Gauges
     dispatcher: Dispatcher
     ring: KeyRing
@@ -167,6 +169,7 @@ def build(
         ),
         store=store,
         metrics=metrics,
+        answers=AnswerCache(config.answer_cache, metrics) if config.answer_cache else None,
         gauges=Gauges(metrics),
         dispatcher=Dispatcher(
             service,

@@ -402,9 +402,8 @@ def test_a_text_alone_is_the_same_prompt_however_it_is_written():
     text = talk.messages[0]["content"]
     talk.messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
     chat = parse_chat({"model": "wye", "messages": talk.messages})
-    found = talk.follows.expect(
-        chat, expect(None, talk.config.targets, {}, chat), None, None
-    ).conversation
+    expected = Expectations(None, talk.config.targets).now([chat])[0]
+    found = talk.follows.expect(chat, expected, None, None).conversation
     assert found.cached == {"a": 2048}
 
 
