@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import anthropic
@@ -403,3 +404,9 @@ def test_without_the_library_the_configuration_says_which_extra_is_missing(monke
     monkeypatch.setattr("wye.gateway.providers.library.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r'target g: .*pip install "wye\[providers\]"'):
         build_upstreams(targets)
+
+
+def test_a_gateway_that_translates_nothing_loads_no_library():
+    program = "import sys, wye.gateway.app, wye.gateway.upstream; print('any_llm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -13,7 +13,7 @@ from dataclasses import replace
 from wye.gateway.config import Target
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.providers.carried import Carried, UncarriedError
-from wye.gateway.providers.chat_to_provider import carry
+from wye.gateway.providers.chat_to_provider import OF_ANTHROPIC, carry
 from wye.gateway.providers.messages_to_chat import carry_messages
 from wye.gateway.records import DecisionRecord
 from wye.gateway.surfaces import Body, surface_of
@@ -92,15 +92,27 @@ def _translations(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str
 
 
 def _carried(chat: ChatRequest, target: Target) -> Carried:
-    """What the translation for a target carries.
+    """What the translation for a target carries, worked out once for all targets of its kind.
 
     Raises:
         UncarriedError: something would be lost.
     """
-    if surface_of(chat.body).name == "messages":
-        headers = chat.body.headers if isinstance(chat.body, Body) else {}
-        return carry_messages(chat.body, headers)
-    return carry(chat.body, target, target.provider or "anthropic")
+    surface = surface_of(chat.body).name
+    provider = target.provider or "anthropic"
+    kind = surface if surface == "messages" or provider not in OF_ANTHROPIC else "anthropic"
+    if kind not in chat.carried:
+        try:
+            if surface == "messages":
+                headers = chat.body.headers if isinstance(chat.body, Body) else {}
+                chat.carried[kind] = carry_messages(chat.body, headers)
+            else:
+                chat.carried[kind] = carry(chat.body, target, provider)
+        except UncarriedError as error:
+            chat.carried[kind] = error
+    found = chat.carried[kind]
+    if isinstance(found, UncarriedError):
+        raise found
+    return found
 
 
 def _way(surface: str, target: Target) -> str:

@@ -13,12 +13,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from wye.gateway.errors import ApiError, bad_request
+from wye.gateway.providers.carried import Carried, UncarriedError
 from wye.query.ask import human_ask
 
 # How long, and how much of, a body that is too long is read to its end.
@@ -42,6 +43,7 @@ class ChatRequest:
         characters: length of all text in the messages, for an estimate of tokens.
         max_output: most tokens the client lets the answer have, or None.
         turns: how many messages, or inputs, it has.
+        carried: what translations carry of it, by their kind, once it is worked out.
     """
 
     body: Mapping[str, Any]
@@ -53,6 +55,9 @@ class ChatRequest:
     characters: int
     max_output: int | None
     turns: int = 1
+    carried: dict[str, Carried | UncarriedError] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def input_tokens_estimate(self) -> int:
