@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ SERVER, INTERNAL, CLIENT = 2, 1, 3
 MARKER = "the-password-is-swordfish"
 
 
-def write(folder, world, collector, extra: str = "", telemetry: str = "") -> object:
+def write(folder, world, collector) -> Path:
     path = folder / "wye.toml"
     path.write_text(
         f"""
@@ -33,7 +34,6 @@ attempts = 0
 endpoint = "{collector.url}"
 headers_env = "COLLECTOR_HEADERS"
 service = "front"
-{telemetry}
 [[targets]]
 name = "best"
 model = "ok"
@@ -41,7 +41,6 @@ base_url = "{world.base_url}"
 quality = 0.9
 price_in_per_mtok = 1.0
 price_out_per_mtok = 2.0
-{extra}
 """
     )
     return path
@@ -51,6 +50,10 @@ def ask(url: str, model: str = "wye", *, sampled: bool = True, **fields) -> http
     body = {"model": model, "messages": [{"role": "user", "content": MARKER}], **fields}
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-{'01' if sampled else '00'}"}
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def best(world) -> dict:
+    return world.target("best", model="ok", quality=0.9)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -104,20 +107,15 @@ def test_a_request_is_told_as_server_decision_and_call_under_the_clients_trace(
 
 
 def test_every_failed_call_is_a_span_of_its_own_with_what_went_wrong(
-    running, tmp_path, world, collector, eventually
+    serve, world, collector, eventually
 ):
-    extra = f"""
-[[targets]]
-name = "broken"
-model = "500"
-base_url = "{world.base_url}"
-quality = 0.99
-price_in_per_mtok = 1.0
-price_out_per_mtok = 2.0
-"""
-    with running(write(tmp_path, world, collector, extra)) as (_, url):
-        assert ask(url).status_code == 200
-        eventually(lambda: len(collector.of(TRACE)) == 4)
+    served = serve(
+        targets=[best(world), world.target("broken", model="500", quality=0.99)],
+        retries={"attempts": 0},
+        telemetry={"endpoint": collector.url},
+    )
+    assert ask(served.url).status_code == 200
+    eventually(lambda: len(collector.of(TRACE)) == 4)
     calls = [span for span in collector.of(TRACE) if span.kind == CLIENT]
     failed, answered = sorted(calls, key=lambda span: span.started)
     assert failed.error
@@ -127,18 +125,32 @@ price_out_per_mtok = 2.0
     assert answered.attributes["wye.target"] == "best"
 
 
-def test_a_refused_request_and_a_cut_stream_are_errors(
-    running, tmp_path, world, collector, eventually
-):
-    extra = f"""
-[[targets]]
-name = "cut-midway"
-base_url = "{world.base_url}"
-"""
-    with running(write(tmp_path, world, collector, extra)) as (_, url):
-        assert ask(url, "nobody").status_code == 404
-        assert ask(url, "cut-midway", stream=True).status_code == 200
-        eventually(lambda: len(collector.of(TRACE)) == 4)
+def test_a_call_that_another_overtook_is_told_as_hedged(serve, world, collector, eventually):
+    slow = world.target("slow", model="slow-stream", hedge_after=0.1)
+    slow["deployments"] = [
+        {"base_url": slow.pop("base_url"), "model": "hang"},
+        {"base_url": world.base_url, "model": "ok"},
+    ]
+    served = serve(targets=[slow], telemetry={"endpoint": collector.url})
+    for _ in range(6):
+        assert ask(served.url).status_code == 200
+    eventually(lambda: "hedged" in [c.attributes.get("error.type") for c in calls_of(collector)])
+    for call in calls_of(collector):
+        hangs = call.attributes["wye.deployment"] == "slow #1"
+        assert (call.attributes.get("error.type") == "hedged") == hangs
+
+
+def calls_of(collector) -> list:
+    return [span for span in collector.of(TRACE) if span.kind == CLIENT]
+
+
+def test_a_refused_request_and_a_cut_stream_are_errors(serve, world, collector, eventually):
+    served = serve(
+        targets=[best(world), world.target("cut-midway")], telemetry={"endpoint": collector.url}
+    )
+    assert ask(served.url, "nobody").status_code == 404
+    assert ask(served.url, "cut-midway", stream=True).status_code == 200
+    eventually(lambda: len(collector.of(TRACE)) == 4)
     servers = [span for span in collector.of(TRACE) if span.kind == SERVER]
     assert {s.attributes["http.response.status_code"]: s.error for s in servers} == {
         404: False,
@@ -149,19 +161,15 @@ base_url = "{world.base_url}"
 
 
 def test_what_was_asked_goes_along_only_where_it_is_wanted_and_redacted(
-    running, tmp_path, world, collector, eventually
+    serve, world, collector, eventually
 ):
-    extra = '[logs]\nredact = ["email"]'
-    config = write(tmp_path, world, collector, telemetry="content = true", extra=extra)
-    with running(config) as (_, url):
-        httpx.post(
-            f"{url}/v1/chat/completions",
-            json={
-                "model": "wye",
-                "messages": [{"role": "user", "content": "I am ada@example.org"}],
-            },
-        )
-        eventually(lambda: len(collector.spans) == 3)
+    served = serve(
+        targets=[best(world)],
+        telemetry={"endpoint": collector.url, "content": True},
+        logs={"redact": ["email"]},
+    )
+    served.ask(text="I am ada@example.org")
+    eventually(lambda: len(collector.spans) == 3)
     (call,) = [span for span in collector.spans if span.kind == CLIENT]
     assert call.attributes[gen_ai.GEN_AI_INPUT_MESSAGES] == (
         '[{"role": "user", "parts": [{"type": "text", "content": "I am [email]"}]}]'
@@ -169,13 +177,12 @@ def test_what_was_asked_goes_along_only_where_it_is_wanted_and_redacted(
 
 
 def test_a_client_that_does_not_sample_is_not_told_and_the_upstream_hears_it(
-    running, tmp_path, world, collector
+    serve, world, collector
 ):
     before = len(world.seen("ok"))
-    with running(write(tmp_path, world, collector)) as (process, url):
-        assert ask(url, sampled=False).status_code == 200
-        process.terminate()
-        process.wait(20)
+    served = serve(targets=[best(world)], telemetry={"endpoint": collector.url})
+    assert ask(served.url, sampled=False).status_code == 200
+    served.gateway.onlookers.traces.close()
     assert collector.spans == []
     (seen,) = world.seen("ok")[before:]
     assert seen["traceparent"].startswith(f"00-{TRACE}-")
@@ -191,12 +198,17 @@ def test_a_stopping_gateway_sends_what_it_still_has(running, tmp_path, world, co
     assert len(collector.of(TRACE)) == 60
 
 
-def test_a_collector_that_is_gone_disturbs_nobody(running, tmp_path, world, collector):
-    config = write(tmp_path, world, collector)
+def test_a_collector_that_is_gone_disturbs_nobody_and_is_counted(
+    serve, world, collector, eventually
+):
+    served = serve(targets=[best(world)], telemetry={"endpoint": collector.url})
     collector.stop()
-    collector.start()  # another port: nobody listens where the configuration says
-    with running(config) as (_, url):
-        assert [ask(url).status_code for _ in range(5)] == [200] * 5
+    assert [ask(served.url).status_code for _ in range(5)] == [200] * 5
+    traces = served.gateway.onlookers.traces
+    traces.close()
+    eventually(lambda: traces.dropped + traces.sent == 5)
+    assert traces.sent == 0
+    collector.start()
 
 
 def test_without_the_table_nothing_of_opentelemetry_is_imported(tmp_path):

@@ -107,6 +107,8 @@ class Trace:
         self.served_as = exchange.glance.model if exchange.glance is not None else None
         answered_by = exchange.call.deployment.name if exchange.call is not None else None
         for attempt in self.attempts:
+            if attempt.fault == "cancelled" and outcome.status == "ok":
+                attempt.fault = "hedged"
             if not attempt.ended:
                 attempt.ended = now
                 if attempt.deployment != answered_by:
