@@ -20,7 +20,8 @@ KILLS = 20
 REQUESTS = 1000
 # What `outside_world` reports at the prices below, in nanodollars; it is known before the call.
 COST = 11 * 1000 + 6 * 2000
-BUDGET = 5000 * COST
+# Each kill books what the requests in flight could have cost at most, about $0.28 for all of them.
+BUDGET = 3_000_000_000
 BODY = {"model": "wye", "max_tokens": 6, "messages": [{"role": "user", "content": "6 x 7?"}]}
 
 
