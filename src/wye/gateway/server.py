@@ -73,9 +73,9 @@ def serve(
     else:
         settings = config if isinstance(config, Config) else read_config(str(config))
     settings = with_address(settings, host=host, port=port)
-    start_logging(settings)
     # Taken before anything slow is done, so that a port in use is told at once.
     with _listen(settings.server.host, settings.server.port) as listener:
+        start_logging(settings)
         _prepare_weights(settings, console, say)
         ready = embedded_router(outcomes, say) if outcomes is not None else None
         app = _application(settings, ready, say)
