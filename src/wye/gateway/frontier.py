@@ -78,7 +78,7 @@ def frontier_of_log(engine: sa.Engine) -> dict[str, Any]:
     return {"points": points, "note": note}
 
 
-def _mean_of(kind: str, label: str, rows: Sequence[sa.Row[Any]]) -> dict[str, Any]:
+def _mean_of(kind: str, label: str, rows: Sequence[Any]) -> dict[str, Any]:
     """A point from rows of (target, policy, sum of cost, sum of quality, number)."""
     number = sum(row[4] for row in rows)
     cost, quality = sum(row[2] for row in rows), sum(row[3] for row in rows)

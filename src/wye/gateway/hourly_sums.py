@@ -113,13 +113,14 @@ class HourlySums:
             return [HourlySum(*row) for row in connection.execute(query)]
 
 
-def whole_below(value: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
+def whole_below(value: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
     """The whole number below; casts cut off in SQLite and round in PostgreSQL.
 
     Without parameters, which PostgreSQL would not know again in GROUP BY.
     """
     whole = sa.cast(value, sa.BigInteger)
-    one, zero = sa.literal_column("1"), sa.literal_column("0")
+    one: sa.ColumnElement[int] = sa.literal_column("1")
+    zero: sa.ColumnElement[int] = sa.literal_column("0")
     return whole - sa.case((whole > value, one), else_=zero)
 
 

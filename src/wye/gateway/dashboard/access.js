@@ -4,6 +4,12 @@ const NAME = "wye:key";
 const JSON_TYPE = { "content-type": "application/json" };
 
 let inMemory = null;
+let needed = false;
+
+/** Say whether the gateway answers with a virtual key alone: then nothing else is worth sending. */
+export function keyNeeded(yes) {
+  needed = yes;
+}
 
 export function givenKey() {
   try {
@@ -29,6 +35,6 @@ export function keepKey(key) {
  */
 export function asClient() {
   const key = givenKey();
-  if (!key) return { headers: JSON_TYPE };
+  if (!key) return { headers: JSON_TYPE, credentials: needed ? "omit" : "same-origin" };
   return { headers: { ...JSON_TYPE, authorization: `Bearer ${key}` }, credentials: "omit" };
 }

@@ -89,8 +89,7 @@ export const changeKey = (id, body) => change("PATCH", `api/keys/${part(id)}`, b
 export const revokeKey = (id) => change("POST", `api/keys/${part(id)}/revoke`, {});
 export const acknowledge = (id) => change("POST", `api/alarms/${part(id)}/ack`, {});
 
-/** Change something at a path that the gateway itself named, below `api/` alone. */
-export const act = (path, body) => change("POST", `api/${path}`, body);
+export const rollback = () => change("POST", "api/rollback", {});
 
 /** A decision with its outcome, which is written a moment after the last piece of the answer. */
 export async function settledDecision(id, attempts = 6) {

@@ -1,6 +1,7 @@
 /** Policy versions and the experiments between them. */
 
 import * as api from "./api.js";
+import { confirm } from "./confirm.js";
 import { byId, el, fact, reconcile, setText, show } from "./dom.js";
 import * as format from "./format.js";
 
@@ -61,29 +62,50 @@ function draw(card, experiment) {
   );
 }
 
-function versionRow(version, actions) {
+function versionRow(version) {
   return el("tr", { class: version.state === "present" ? "chosen" : null },
     el("th", { scope: "row" }, el("code", {}, version.id),
       el("small", {}, version.note || version.origin)),
     el("td", {}, version.state),
     el("td", {}, Object.keys(version.policies ?? {}).join(", ")),
     el("td", {}, version.router ?? "priors alone"),
-    el("td", {}, format.full(version.created)),
-    actions ? el("td", { class: "number" }, actions(version)) : null);
+    el("td", {}, format.full(version.created)));
+}
+
+function showPresent({ present, uses = [] }) {
+  const from = present.source === "store" ? "put to use from the store" : "what wye.toml says";
+  const since = present.since ? ` since ${format.full(present.since)}` : "";
+  setText(byId("present"), present.error
+    ? `The version that should decide does not: ${present.error}`
+    : `Version ${present.version} decides${since}: ${from}.`);
+  byId("present").classList.toggle("bad", Boolean(present.error));
+  show(byId("rollback"), uses.length > 0);
+}
+
+function askRollback() {
+  confirm({
+    title: "Roll back?",
+    text: "The policies that decided before the present ones decide again, at every gateway of " +
+      "this store, within seconds. Streams that run are not cut.",
+    verb: "Roll back",
+    act: api.rollback,
+  });
 }
 
 /** The page at `#/experiments`. */
 export function experimentsPage() {
   const last = new Map();
+  byId("rollback").addEventListener("click", askRollback);
   return {
     async refresh() {
       const found = await api.experiments();
+      showPresent(found);
       const versions = found.versions ?? [];
       show(byId("versions-card"), versions.length > 0);
       byId("versions-head").replaceChildren(el("tr", {},
         ["Version", "State", "Policies", "Router", "Made"]
           .map((name) => el("th", { scope: "col" }, name))));
-      byId("versions").replaceChildren(...versions.map((v) => versionRow(v, null)));
+      byId("versions").replaceChildren(...versions.map(versionRow));
       const experiments = found.experiments ?? [];
       show(byId("experiments-empty"), experiments.length === 0);
       setText(byId("experiments-empty"), "No experiment yet. A shadow decides beside the present " +

@@ -1,6 +1,6 @@
 /** A box to try a prompt: the choice before it is sent, then the answer and who gave it. */
 
-import { givenKey, keepKey } from "./access.js";
+import { givenKey, keepKey, keyNeeded } from "./access.js";
 import * as api from "./api.js";
 import { previewChoice, stopPreview } from "./choice.js";
 import { reasonList } from "./detail.js";
@@ -213,6 +213,7 @@ export function playgroundPage() {
       const [names, suggested] = await Promise.all([api.names(), api.playground()]);
       const { policies, default_policy, targets } = names;
       showModels({ policies, default_policy, targets });
+      keyNeeded(names.key_needed);
       show(byId("key-form"), names.key_needed || givenKey() !== null);
       showPrompts(suggested.prompts ?? []);
     },
