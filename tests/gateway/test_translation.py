@@ -10,17 +10,16 @@ import anthropic
 import openai
 import pytest
 
-from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.config import Config, ConfigError, parse_config
 from wye.gateway.upstream import build_upstreams
 
 ASK = [{"role": "user", "content": "What is 6 x 7?"}]
 PIXEL = "iVBORw0KGgo="
 
 
-@pytest.fixture
-def served(serve, world, monkeypatch):
-    monkeypatch.setenv("CLAUDE_KEY", "sk-ant-secret")
-    monkeypatch.setenv("GPT_KEY", "sk-gpt-secret")
+@pytest.fixture(scope="module")
+def shared(serving, world, tmp_path_factory):
+    """One gateway for the whole module."""
     root = world.base_url.removesuffix("/v1")
     claude = {"kind": "anthropic", "base_url": root, "api_key_env": "CLAUDE_KEY"}
     rest = {
@@ -28,14 +27,31 @@ def served(serve, world, monkeypatch):
         "translate": True,
         "timeouts": {"first_byte": 2, "between": 1},
     }
-    return serve(
-        targets=[
+    values = {
+        "targets": [
             world.target("gpt", model="gpt@t", quality=0.9, api_key_env="GPT_KEY", **rest),
             world.target("claude", model="claude@t", quality=0.8, **claude, **rest),
             world.target("plain", model="ok@plain", quality=0.1),
         ],
-        breaker={"failures": 1000},
-    )
+        "breaker": {"failures": 1000},
+    }
+    store = {"path": str(tmp_path_factory.mktemp("gateway") / "gateway.db")}
+    policies = {"quality": {"kind": "quality"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAUDE_KEY", "sk-ant-secret")
+        patch.setenv("GPT_KEY", "sk-gpt-secret")
+        config = Config.model_validate({**values, "store": store, "policies": policies})
+        started = serving(config)
+        yield started
+        started.stop()
+
+
+@pytest.fixture
+def served(shared):
+    """The gateway of the module, whose targets have recovered from what a test before did."""
+    for deployment in shared.gateway.deployments:
+        deployment.breaker.succeeded()
+    return shared
 
 
 @pytest.fixture
