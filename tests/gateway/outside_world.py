@@ -219,6 +219,9 @@ async def recite(script: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
             await asyncio.sleep(3600)
         if data == "reset":
             return reset(writer)
+        while data == "flood":
+            writer.write(b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n")
+            await writer.drain()
         said = data if isinstance(data, str) else json.dumps(data)
         name = f"event: {data['type']}\n" if isinstance(data, dict) and "type" in data else ""
         raw = f"{name}data: {said}\n\n".encode()

@@ -385,6 +385,14 @@ def test_a_chat_client_waits_no_longer_for_anthropic_than_it_is_told_to(served, 
     assert "claude fell silent: nothing more came within 1 s" in answer.text
 
 
+def test_anthropic_that_floods_is_cut_off(served, world):
+    world.script("claude@t", events=["flood"])
+    answer = served.ask("claude", stream=True)
+    assert answer.status_code == 503
+    assert "claude floods" in answer.json()["error"]["message"]
+    assert served.decision(answer)["outcome"]["attempts"][0]["fault"] == "garbage"
+
+
 def test_errors_of_a_chat_target_have_the_shape_of_messages(served, world):
     error = {"message": "bad top", "type": "invalid_request_error", "param": None, "code": None}
     world.script("gpt@t", status=400, body={"error": error})

@@ -33,6 +33,7 @@ _BY_NAME: Mapping[str, tuple[Fault, str]] = {
     "JSONDecodeError": (Fault.GARBAGE, "sent something that is not JSON"),
     "APIResponseValidationError": (Fault.GARBAGE, "sent an answer that cannot be read"),
     "ResponseValidationError": (Fault.GARBAGE, "sent an answer that cannot be read"),
+    "FloodError": (Fault.GARBAGE, "floods: it sends without an end"),
     "APIConnectionError": (Fault.CONNECT, "cannot be reached"),
 }
 

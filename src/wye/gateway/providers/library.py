@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def provider_class(name: str) -> type[AnyLLM]:
     return found
 
 
-def client(provider: str, *, key: str | None, address: str | None, options: Any) -> AnyLLM:
+def client(
+    provider: str, *, key: str | None, address: str | None, options: Mapping[str, Any]
+) -> AnyLLM:
     """A client of a provider that retries nothing by itself, since the gateway does.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wye.gateway.config import Target
+from wye.gateway.providers.bounded import own_http
 from wye.gateway.providers.chat_to_provider import OF_ANTHROPIC, carry
 from wye.gateway.providers.faults import upstream_error
 from wye.gateway.providers.library import client, key_of, provider_class, require
@@ -39,12 +40,15 @@ class Provider(Upstream):
         self._target = target
         self._provider = provider
         self._address = address
-        self._timed = provider_class(provider).TIMEOUT_SUPPORT != "unsupported"
+        self._class = provider_class(provider)
+        self._http: dict[str, Any] = {}
         self._client: tuple[str | None, AnyLLM] | None = None
 
     async def close(self) -> None:
-        """Let go of the client; any-llm has no way to close one, its connections close with it."""
+        """Let go of the client; any-llm has no way to close one that is not ours."""
         self._client = None
+        if "http_client" in self._http:
+            await self._http.pop("http_client").aclose()
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
@@ -110,9 +114,11 @@ class Provider(Upstream):
         elif self._target.stream_usage and self._provider not in OF_ANTHROPIC:
             options = fields.get("stream_options") or {}
             fields["stream_options"] = {**options, "include_usage": True}
-        if self._timed:
+        client = self._connected()
+        # A client of ours has the times already.
+        if not self._http and self._class.TIMEOUT_SUPPORT != "unsupported":
             fields["timeout"] = self._target.timeouts.total
-        return await self._connected().acompletion(**fields)
+        return await client.acompletion(**fields)
 
     def _connected(self) -> AnyLLM:
         """The client, made again when the key in the environment has changed."""
@@ -123,7 +129,8 @@ class Provider(Upstream):
                 Fault.STATUS,
             )
         if self._client is None or self._client[0] != key:
-            options = self._target.options
+            self._http = self._http or own_http(self._class, self._target.timeouts)
+            options = {**self._http, **self._target.options}
             made = client(self._provider, key=key, address=self._address, options=options)
             self._client = (key, made)
         return self._client[1]
