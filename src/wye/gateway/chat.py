@@ -43,7 +43,7 @@ async def answer(surface: Surface, request: Request) -> Response:
     if target is None:
         _check_choice(chat, gateway, key)
     check = check_of(request.headers.get(EXPECTED_HEADER), gateway.config.checks)
-    grant = await gateway.admission.admit(key, _session(request), chat)
+    grant = await gateway.admission.admit(key, session_of(request), chat)
     ask = partial(_ask, gateway, request, chat, policy, target, grant, check)
     if gateway.answers is None:
         return await ask()
@@ -159,7 +159,7 @@ def _check_choice(chat: ChatRequest, gateway: Gateway, key: Key | None) -> None:
         raise bad_request(why, param="model", code="target_needed")
 
 
-def _session(request: Request) -> str | None:
+def session_of(request: Request) -> str | None:
     """The conversation that the client names, in Unicode where the header is UTF-8."""
     given = request.headers.get(SESSION_HEADER)
     if given is None:

@@ -10,12 +10,12 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wye.gateway.conversation.switching import Conversations
-from wye.gateway.eligibility import unfit, unspoken, with_translations
+from wye.gateway.deciding import Decider
+from wye.gateway.eligibility import unfit
 from wye.gateway.errors import ApiError
 from wye.gateway.exchange import AnswerStream, Exchange
 from wye.gateway.lane import ClosedError, Deployment, Lane
@@ -65,8 +65,8 @@ class Dispatcher:
         self._store = store
         self._metrics = metrics
         self._witnesses = tuple(witnesses)
-        self._guard = guard
         self._conversations = conversations
+        self.decider = Decider(service, lanes, conversations, guard)
         self._live: set[Exchange] = set()
         self._cut_reason: str | None = None
 
@@ -88,42 +88,15 @@ class Dispatcher:
         """
         started = time.monotonic()
         grant = grant or Grant()
-        key_id = grant.key.id if grant.key is not None else None
-        expected = await self._service.expect(
-            chat, policy=policy, key=key_id, session=grant.session
-        )
-        if self._conversations is not None:
-            expected = self._conversations.expect(chat, expected, key_id, grant.session)
-
-        verdict = self._guard.judge(chat) if self._guard is not None and guarded else None
-
-        def decide(left_out: Mapping[str, str]) -> Routed:
-            if verdict is not None and verdict.decides:
-                shut = {**left_out, **self._closed(), **unfit(chat, self._service.targets)}
-                sent = verdict.target
-                why = shut.get(sent) if sent is not None else None
-                return self._service.guarded(chat, expected, sent, verdict.reasons, why)
-            if target is not None:
-                mute = unspoken(chat, self._service.by_name[target])
-                return self._service.direct(chat, expected, target, left_out.get(target) or mute)
-            excluded = {
-                **left_out,
-                **self._closed(),
-                **unfit(chat, self._service.targets),
-            }
-            return self._service.decide(chat, expected, str(policy), excluded)
-
-        routed = await grant.choose(decide)
-        record = replace(routed.record, key_id=key_id, session=grant.session)
-        record = with_translations(record, chat, self._service.targets)
+        verdict = self.decider.verdict(chat) if guarded else None
+        routed = await self.decider.decide(chat, policy, target, grant, verdict)
         if verdict is not None:
-            record = verdict.noted(record)
             self._metrics.guarded.labels(verdict.kind, verdict.action).inc()
-        return self.take_up(chat, replace(routed, record=record), started, grant, verdict)
+        return self.take_up(chat, routed, started, grant, verdict)
 
     def guards(self, chat: ChatRequest) -> bool:
         """Whether the guard decides what becomes of a request."""
-        verdict = self._guard.judge(chat) if self._guard is not None else None
+        verdict = self.decider.verdict(chat)
         return verdict is not None and verdict.decides
 
     def take_up(
@@ -345,11 +318,6 @@ class Dispatcher:
             exchange.hedge_cost += cost or 0.0
             attempt |= {"cost_usd": cost, "cost_estimated": True}
         exchange.attempts.append(attempt)
-
-    def _closed(self) -> dict[str, str]:
-        """Targets that take no request at this moment, each with the reason."""
-        reasons = ((name, lane.closed) for name, lane in self._lanes.items())
-        return {name: reason for name, reason in reasons if reason is not None}
 
     def _refused(self, exchange: Exchange, error: UpstreamError) -> ApiError:
         """The target says that the request is wrong: pass its words on."""

@@ -13,8 +13,7 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wye.gateway.chat import destination
-from wye.gateway.eligibility import unfit, unspoken
+from wye.gateway.chat import destination, session_of
 from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway
 from wye.gateway.guard import presented
@@ -29,17 +28,9 @@ async def choose(request: Request) -> Response:
     chat = parse_chat(parse_json(await read_body(request, gateway.body_limit)))
     key = await _key(request, gateway)
     policy, target = destination(chat.model, gateway, key)
-    service = gateway.service.rehearsal()
-    expected = await service.expect(chat)
-    barred = await gateway.admission.sight(key, None, chat).left_out()
-    if target is not None:
-        why = barred.get(target) or unspoken(chat, service.by_name[target])
-        routed = service.direct(chat, expected, target, why)
-    else:
-        closed = _closed(gateway)
-        excluded = {**barred, **closed, **unfit(chat, service.targets)}
-        routed = service.decide(chat, expected, str(policy), excluded)
-    return JSONResponse(_told(routed, service.policies))
+    grant = gateway.admission.sight(key, session_of(request), chat)
+    routed = await gateway.dispatcher.decider.rehearse(chat, policy, target, grant)
+    return JSONResponse(_told(routed, gateway.service.policies))
 
 
 def _told(routed: Routed, policies: Mapping[str, object]) -> dict[str, object]:
@@ -48,11 +39,6 @@ def _told(routed: Routed, policies: Mapping[str, object]) -> dict[str, object]:
     del record["id"], record["text"]
     stateful = bool(getattr(policies.get(routed.record.policy_name), "stateful", False))
     return {**record, "stateful": stateful}
-
-
-def _closed(gateway: Gateway) -> dict[str, str]:
-    reasons = ((name, lane.closed) for name, lane in gateway.lanes.items())
-    return {name: reason for name, reason in reasons if reason is not None}
 
 
 async def _key(request: Request, gateway: Gateway) -> Key | None:
