@@ -112,17 +112,11 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         store: StoreFile = None,
     ) -> None:
         """Have a version decide at every gateway of the store."""
-        from wye.gateway.learning.experiments import ExperimentBook
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
             book = VersionBook(engine)
-            for running in ExperimentBook(engine).running():
-                if running.kind != "shadow":
-                    raise WyeError(
-                        f"the experiment {running.name!r} compares with what decides at present; "
-                        f"end it first: wye experiment stop {running.name!r}"
-                    )
+            _refuse_while_compared(engine)
             chosen = None if version == _CONFIG else book.get(version).id
             book.use(chosen, note)
         say(f"{chosen or 'what wye.toml says'} decides from here on; back: wye rollback")
@@ -135,6 +129,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
+            _refuse_while_compared(engine)
             _back(VersionBook(engine), note, say)
 
     @app.command("rollback")
@@ -236,6 +231,17 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
             if promote:
                 VersionBook(engine).use(found.version, note or f"promoted from {name!r}")
         say(f"ended {name!r}; {found.version if promote else found.control or 'wye.toml'} decides")
+
+
+def _refuse_while_compared(engine: sa.Engine) -> None:
+    from wye.gateway.learning.experiments import ExperimentBook
+
+    for running in ExperimentBook(engine).running():
+        if running.kind != "shadow":
+            raise WyeError(
+                f"the experiment {running.name!r} compares with what decides at present; end it "
+                f"first: wye experiment stop {running.name!r}"
+            )
 
 
 def _end(engine: sa.Engine, found: Experiment, state: str, reason: str) -> None:

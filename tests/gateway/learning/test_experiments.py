@@ -106,13 +106,14 @@ def test_a_canary_that_fails_is_stopped_by_itself_and_everything_goes_as_before(
     eventually(one.runs)
     # The fallback hides the failure from clients, so that the canary costs quality, not answers.
     asked = 0
-    while one.experiments.running() and asked < 120:
+    while one.experiments.running() and asked < 80:
         answer = one.served.ask()
         asked += 1
         assert answer.status_code == 200
         worse = one.served.decision(answer)["target"] == "cheap"
         told = {"decision": answer.headers["x-wye-decision"], "quality": 0.0 if worse else 1.0}
         one.served.http.post("/v1/feedback", json=told)
+    eventually(lambda: not one.experiments.running())
     [found] = one.told()["experiments"]
     assert found["state"] == "harmful"
     assert "the candidate's reward is lower" in found["reason"]
@@ -128,13 +129,14 @@ def test_an_ab_ends_as_soon_as_one_arm_is_better_and_the_winner_can_be_put_to_us
     one = lab()
     one.start("duel", "ab", plan=Plan(least=8))
     eventually(one.runs)
-    for _ in range(200):
+    for _ in range(80):
         if not one.experiments.running():
             break
         answer = one.served.ask()
         better = answer.headers["x-wye-target"] == "cheap"
         told = {"decision": answer.headers["x-wye-decision"], "quality": 0.9 if better else 0.1}
         one.served.http.post("/v1/feedback", json=told)
+    eventually(lambda: not one.experiments.running())
     [found] = one.told()["experiments"]
     assert found["state"] == "better"
     assert found["arms"]["candidate"]["reward"] == pytest.approx(0.9)

@@ -212,7 +212,9 @@ class LearnerView(Policy):
         if not mask.any():
             none = np.full(mask.shape, -np.inf)
             return write_choice(estimate, none, np.array([-1]), lambda _: NOTHING_ALLOWED)
-        prior = learner.utility(estimate.quality[0], np.nan_to_num(estimate.cost[0]))
+        # An unknown cost is one of a target that may not be chosen.
+        cost = np.where(mask[0], estimate.cost[0], 0.0)
+        prior = learner.utility(estimate.quality[0], cost)
         law, score = learner.law(self.context, prior, mask[0])
         rng = np.random.default_rng() if generator is None else generator
         target = int(np.searchsorted(law.cumsum(), rng.random() * law.sum(), side="right"))

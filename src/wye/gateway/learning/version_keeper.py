@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,14 @@ logger = logging.getLogger("wye.gateway")
 
 @dataclass(frozen=True)
 class _Change:
-    """What a look at the store found to be put in place; None where it stays."""
+    """What a look at the store found to be put in place; None where it stays.
+
+    `running` are the experiments of the store.
+    """
 
     present: PolicySet | None
     trials: tuple[Trial, ...] | None
+    running: tuple[Experiment, ...]
 
 
 class VersionKeeper:
@@ -74,7 +78,7 @@ class VersionKeeper:
         self._recorded = False
         self._unreadable = False
         self._reread: Reread | None = None
-        self._reread_now = False
+        self._asked = self._answered = 0
         self._poke = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -96,7 +100,7 @@ class VersionKeeper:
 
     def reload(self) -> None:
         """Read `wye.toml` and its router again, and look at the store now. From the event loop."""
-        self._reread_now = self._reread is not None
+        self._asked += self._reread is not None
         self._poke.set()
 
     def health(self) -> dict[str, Any]:
@@ -145,28 +149,37 @@ class VersionKeeper:
             )  # fmt: skip
         if change.trials is not None:
             self._service.trials.running = change.trials
+        try:
+            await asyncio.to_thread(self._keep_books, change)
+        except STORE_ERRORS as error:
+            logger.warning("the store cannot be told what decides: %s", details(error))
 
     # In the thread.
 
     def _find(self) -> _Change:
-        reread = self._reread_now
+        asked = self._asked
+        reread = asked != self._answered
         if reread:
-            self._reread_now = False
             self._read_own()
         wanted, running = self.book.wanted(), self.experiments.running()
         # The first look takes up what the store wants, also where nothing changed since the start.
         present = self._present(wanted) if reread or wanted != self._wanted else None
         trials = self._trials(running)
-        self._wanted = wanted
-        deciding = present or self._service.present
-        sets = [deciding, *(t.candidate for t in (trials or self._service.trials.running))]
+        carried_out = self._service.trials.running if trials is None else trials
+        sets = [present or self._service.present, *(trial.candidate for trial in carried_out)]
         learners: list[Learner] = [one for s in sets for one in s.learners.values()]
         if learners:
             self._feed.teach(learners)
+        # Only what was found to the end is not looked for again.
+        self._wanted, self._answered = wanted, asked
+        self._carried_out = tuple(one.id for one in running)
+        return _Change(present, trials, tuple(running))
+
+    def _keep_books(self, change: _Change) -> None:
+        """What follows from a look, and need not be there for requests to go on."""
         self._record_own()
-        self._analyse(running)
-        self._report(deciding, changed=present is not None or reread)
-        return _Change(present, trials)
+        self._analyse(change.running)
+        self._report(changed=change.present is not None)
 
     def _present(self, wanted: Wanted) -> PolicySet | None:
         """What is to decide; None where it stays as it is."""
@@ -239,7 +252,6 @@ class VersionKeeper:
                 self._fail("experiment", what)
                 continue
             found.append(Trial(one.id, one.name, one.kind, one.share, one.plan.by, candidate))
-        self._carried_out = names
         return tuple(found)
 
     def _record_own(self) -> None:
@@ -252,7 +264,7 @@ class VersionKeeper:
         except WyeError as error:
             logger.warning("the version of %s is not kept in the store: %s", CONFIGURED, error)
 
-    def _analyse(self, running: list[Experiment]) -> None:
+    def _analyse(self, running: Sequence[Experiment]) -> None:
         """End the experiments that have shown what they were to show."""
         acting = [one for one in running if one.kind != "shadow"]
         wait = max(self._config.learning.analysis_seconds, self._analysis_took / _ANALYSIS_SHARE)
@@ -276,7 +288,8 @@ class VersionKeeper:
         self._reported = 0.0
         logger.error("%s", message)
 
-    def _report(self, deciding: PolicySet, *, changed: bool) -> None:
+    def _report(self, *, changed: bool) -> None:
+        deciding = self._service.present
         if not changed and time.monotonic() - self._reported < _REPORT_SECONDS:
             return
         self._reported = time.monotonic()
