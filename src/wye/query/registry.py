@@ -31,6 +31,7 @@ BUILT_IN = {
     "irt": "wye.query.irt:IRTRouter",
     "knn": "wye.query.knn:KNNRouter",
     "linear": "wye.query.linear:LinearRouter",
+    "linear-sums": "wye.query.linear_sums:LinearSumsRouter",
     "metallm": "wye.query.metallm:MetaLLMRouter",
     "mixllm": "wye.query.mixllm:MixLLMRouter",
     "mlp": "wye.query.mlp:MLPRouter",
