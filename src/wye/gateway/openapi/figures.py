@@ -74,6 +74,7 @@ _ALARM = record(
     id=TEXT, time=MOMENT, kind=TEXT, subject=maybe(TEXT), message=TEXT, figures=OBJECT,
     acknowledged=maybe(MOMENT),
 )  # fmt: skip
+_JUDGED = {"comment": maybe(TEXT), "source": one_of("person", "judge", "outcome")}
 _CHANGE = (400, 404, 408, 413, 415, 503)
 
 PATHS: dict[str, dict[str, Any]] = {
@@ -94,7 +95,7 @@ PATHS: dict[str, dict[str, Any]] = {
         "post": operation(
             "A judgement of an answer",
             record(object={"const": "feedback"}, decision=TEXT, quality=SHARE),
-            tag="decisions", body=closed({"comment": maybe(TEXT)}, decision=TEXT, quality=SHARE),
+            tag="decisions", body=closed(_JUDGED, decision=TEXT, quality=SHARE),
             refusals=(400, 404, 408, 413, 503),
         )
     },
@@ -243,6 +244,15 @@ PATHS: dict[str, dict[str, Any]] = {
                 learners=listed(record(name=TEXT, kind=TEXT, judged=COUNT)),
             ),
             tag="dashboard", refusals=(503,),
+        )
+    },
+    "/api/rollback": {
+        "post": operation(
+            "Have the policy version decide that decided before",
+            record(version=maybe(TEXT)),
+            tag="dashboard",
+            body=closed({"note": {"type": "string", "maxLength": 500}}),
+            refusals=(400, 408, 413, 415, 503),
         )
     },
     "/api/alarms": {
