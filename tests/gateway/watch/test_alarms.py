@@ -145,6 +145,26 @@ def test_a_fingerprint_is_told_only_once_a_target_is_settled(serve, world):
     assert "answers as 'm2'" in str(known.take("t", "m2", None))
 
 
+def test_a_guard_that_refuses_too_much_raises_an_alarm(serve, world, eventually, guard_file):
+    served = serve(
+        targets=[world.target("ok")],
+        guard={"path": str(guard_file)},
+        watch={"seconds": 0.05, "false_alarm_every": 1000.0, "answers": False},
+    )
+    for n in range(30):
+        served.ask(text=f"Wo finde ich in Leipzig einen guten Zahnarzt, der mir {n} Kronen macht?")
+    eventually(lambda: kinds(served) == ["guard"])
+    (alarm,) = found(served)["data"]
+    assert alarm["figures"]["rejected"] <= 30
+    assert alarm["figures"]["expected"] < 0.2
+    # What lasts is told once, until somebody has taken notice.
+    served.http.post(f"/api/alarms/{alarm['id']}/ack")
+    for n in range(15):
+        served.ask(text=f"Wo finde ich in Bremen {n} gute Bäcker und ihre Öffnungszeiten?")
+    eventually(lambda: kinds(served) == ["guard", "guard"])
+    assert found(served)["open_by_kind"] == {"guard": 1}
+
+
 def test_promises_that_are_not_kept_raise_an_alarm(serve, world, eventually):
     served = serve(
         targets=[world.target("ok", quality=0.95)],

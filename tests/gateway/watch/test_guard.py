@@ -175,7 +175,7 @@ def test_router_and_guard_embed_a_request_once(fitted: QueryRouter, guard_file, 
         calls.clear()
         router.estimate([INSIDE])
         asked = {"model": "wye", "messages": [{"role": "user", "content": INSIDE}]}
-        gateway.dispatcher.decider._guard.judge(parse_chat(asked))
+        gateway.dispatcher.decider.verdict(parse_chat(asked))
         assert calls == [[INSIDE]]
         gateway._close_books()
     finally:

@@ -28,6 +28,16 @@ def count_open(engine: sa.Engine) -> dict[str, int]:
         return {kind: int(count) for kind, count in connection.execute(query)}
 
 
+def is_open(engine: sa.Engine, kind: str, subject: str | None) -> bool:
+    """Whether nobody has acknowledged an alarm of this kind about this subject."""
+    about = alarms.c.subject.is_(None) if subject is None else alarms.c.subject == subject
+    query = sa.select(alarms.c.id).where(
+        alarms.c.kind == kind, about, alarms.c.acknowledged.is_(None)
+    )
+    with engine.connect() as connection:
+        return connection.execute(query.limit(1)).first() is not None
+
+
 def listed(engine: sa.Engine, *, limit: int = 100, open_only: bool = False) -> list[dict[str, Any]]:
     """The latest alarms, newest first."""
     query = sa.select(alarms).order_by(alarms.c.time.desc(), alarms.c.id.desc()).limit(limit)

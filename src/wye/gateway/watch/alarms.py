@@ -1,4 +1,8 @@
-"""Raising an alarm: a row in the store, a count, a line in the log, and a call where configured."""
+"""Raising an alarm: a row in the store, a count, a line in the log, and a call where configured.
+
+While one of the same kind and subject stands that nobody has acknowledged, there is no second: what
+lasts is found again and again. A model's further names are news each time.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 from wye.gateway.metrics import Metrics
 from wye.gateway.records import AlarmRecord, new_id
 from wye.gateway.store import Store
+from wye.gateway.watch.alarm_book import is_open
 
 logger = logging.getLogger("wye.gateway")
 _TRIES = 3
@@ -40,8 +45,14 @@ class Alarms:
         subject: str | None = None,
         since: float | None = None,
         figures: Mapping[str, Any] | None = None,
-    ) -> AlarmRecord:
-        """Raise one; `AlarmRecord` says what its parts are."""
+    ) -> AlarmRecord | None:
+        """Raise one, unless one stands; `AlarmRecord` says what its parts are.
+
+        Reads the store: call it from a thread.
+        """
+        self._store.flush()
+        if kind != "model" and is_open(self._store.engine, kind, subject):
+            return None
         alarm = AlarmRecord(
             new_id(), time.time(), kind, subject, message, since, dict(figures or {})
         )

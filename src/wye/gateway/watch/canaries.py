@@ -161,15 +161,16 @@ class CanaryRounds:
             return
         self._failing.discard(target)
         if self.monitors[target].take(prompt, _said(answer)):
-            self.told[target] += 1
             seen = self.monitors[target].seen
-            self._alarms.raise_(
+            raised = await asyncio.to_thread(
+                self._alarms.raise_,
                 "canary",
                 f"{target} answers fixed prompts otherwise than before, found after {seen} of "
                 "their answers: its provider may have changed it; measure it again",
                 subject=target,
                 figures={"seen": seen},
             )
+            self.told[target] += raised is not None
 
 
 def _said(answer: dict[str, Any]) -> str:

@@ -125,7 +125,8 @@ class Watch:
         verdict = exchange.verdict.kind if exchange.verdict is not None else None
         grant, chat = exchange.grant, exchange.chat
         row = (outcome.time, chat.text, grant.session, exchange.vector, verdict, outcome)
-        self._queue.append(_Seen(*row, exchange.glance))
+        # What comes out of a cache says nothing of the model that would have answered.
+        self._queue.append(_Seen(*row, exchange.glance if exchange.cached is None else None))
 
     def monitors(self) -> list[dict[str, Any]]:
         """How each monitor stands."""
@@ -142,9 +143,9 @@ class Watch:
                 found.append(self._state("guard", None, self._rejections))
             found += [self._state("answers", *pair) for pair in sorted(self._answers.items())]
         if self.canaries is not None:
-            for name, monitor in self.canaries.monitors.items():
+            for name, asked in self.canaries.monitors.items():
                 told = {"alarms": self.canaries.told[name]}
-                found.append(self._state("canary", name, monitor) | told)
+                found.append(self._state("canary", name, asked) | told)
         return found
 
     def look(self) -> None:
@@ -208,8 +209,8 @@ class Watch:
         }
 
     def _raise(self, kind: str, message: str, subject: str | None = None, **told: Any) -> None:
-        self._told[kind, subject] = self._told.get((kind, subject), 0) + 1
-        self._alarms.raise_(kind, message, subject=subject, **told)
+        if self._alarms.raise_(kind, message, subject=subject, **told) is not None:
+            self._told[kind, subject] = self._told.get((kind, subject), 0) + 1
 
     def _look_at_traffic(self, taken: Sequence[_Seen]) -> None:
         fresh = [seen for seen in taken if self._is_fresh(seen)]
