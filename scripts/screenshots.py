@@ -1,18 +1,18 @@
 """Make the pictures of docs/images from the real thing.
 
-A real gateway serves the embedded pool, answers real questions and has some of its answers graded;
-Chromium then takes `dashboard.png`, `dashboard-dark.png` and `decision.png`. `frontier.png` is the
-report of the default router on the part of the embedded set that it did not see.
+A real gateway serves a store with a month of made-up traffic (`bench/gateway/history.py`: decisions
+by the gateway's own code, the same for the same seed); Chromium then looks at its pages.
+`frontier.png` is the report of the default router on the part of the embedded set that it did not
+see.
 
-Usage: python scripts/screenshots.py [--questions N] [--seed S] [--only frontier|dashboard]
+Usage: python scripts/screenshots.py [--decisions N] [--seed S] [--only frontier|dashboard]
 
-Needs a Chromium in PATH, the extra `local`, and the dependency groups `test` and `dataset`.
+Needs a Chromium in PATH and the dependency group `test`.
 """
 
 import argparse
 import io
 import os
-import random
 import shutil
 import socket
 import sys
@@ -24,24 +24,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import uvicorn
-from rich.progress import track
 
-from wye.data import RoutingData, load_embedded
+from wye.data import load_embedded
 from wye.gateway.app import create_app
-from wye.gateway.config import StoreTable
-from wye.gateway.first_start import Ready, embedded_config, embedded_router
+from wye.gateway.records import AlarmRecord, new_id
+from wye.gateway.store import Store
 
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench" / "gateway"))
 
-from embedded_set.kinds import KINDS, draw
-from embedded_set.question import grade
+from history import config_of, write_history  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+IMAGES = ROOT / "docs" / "images"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -52,16 +50,39 @@ CHROMIUM_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WIDTH, HEIGHT = 1400, 1330
-MODELS = ("wye", "wye", "wye", "wye/quality", "wye", "wye/thrifty")
+WIDTH, HEIGHT = 1400, 900
+DAYS = 30.0
+PROMPTS = (
+    ("easy", "What is the capital of Mongolia?", "Every target knows it: the cheapest will do."),
+    ("hard", "Prove that there are infinitely many primes of the form 4k + 3.", "Few targets can."),
+    ("code", "Write a SQL query for the second highest salary of each department.", "Most can."),
+)
+# Nothing is sent: the playground shows what would be chosen.
+BASE_URL = "https://api.example.com/v1"
 
 
 @contextmanager
-def gateway(data: RoutingData, ready: Ready, folder: Path) -> Iterator[str]:
-    """The gateway that `wye up` serves, with a store of its own; its address."""
-    config = embedded_config(data)
-    config = config.model_copy(update={"store": StoreTable(path=folder / "gateway.db")})
-    app = create_app(config, ready.router, frontier=ready.frontier, playground=ready.playground)
+def gateway(decisions: int, seed: int, folder: Path) -> Iterator[str]:
+    """A gateway with a past; its address."""
+    path, until = folder / "gateway.db", time.time()
+    config = config_of(str(path), BASE_URL)
+    store = Store(path)
+    write_history(store.engine, config, decisions, days=DAYS, until=until, seed=seed)
+    store.add(
+        AlarmRecord(
+            new_id(),
+            until - 7200,
+            "answers",
+            "medium",
+            "since about request 310 the answers of medium are a third shorter than before; "
+            "judge some of them, and ask its provider",
+            until - 9000,
+            {"seen": 412, "false_alarm_every": 10000.0, "evidence": 1.4},
+        )
+    )
+    store.close()
+    prompts = tuple({"kind": kind, "text": text, "why": why} for kind, text, why in PROMPTS)
+    app = create_app(config, playground=prompts)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
@@ -76,30 +97,6 @@ def gateway(data: RoutingData, ready: Ready, folder: Path) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-def send_questions(url: str, number: int, seed: int) -> None:
-    """Ask `number` questions of all kinds, and grade every second answer by program."""
-    rng = random.Random(seed)
-    each = -(-number // len(KINDS))
-    # Another seed than that of the embedded set: questions that the router was not trained on.
-    questions = [q for kind in KINDS for q in draw(kind, each, 0, seed=10_000 + seed).questions]
-    rng.shuffle(questions)
-    with httpx.Client(base_url=url, timeout=300) as client:
-        for k, question in enumerate(track(questions[:number], "asking")):
-            body = {
-                "model": MODELS[k % len(MODELS)],
-                "messages": [{"role": "user", "content": question.text}],
-            }
-            response = client.post("/v1/chat/completions", json=body).raise_for_status()
-            if k % 2:
-                continue
-            answer = response.json()["choices"][0]["message"]["content"]
-            judgement = {
-                "decision": response.headers["x-wye-decision"],
-                "quality": float(grade(answer, question)),
-            }
-            client.post("/v1/feedback", json=judgement).raise_for_status()
 
 
 @contextmanager
@@ -118,43 +115,67 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
-def try_a_prompt(page: "Page") -> None:
-    """Ask the first suggested prompt, as a person would."""
-    page.locator("#suggestions button").first.click()
-    page.get_by_role("button", name="Ask").click()
-    page.get_by_text("Was it right?").wait_for(timeout=120_000)
-    page.mouse.move(0, 0)
-
-
 def take_dashboard(url: str) -> None:
-    """The dashboard in light and dark, and one decision in full."""
+    """The pages, one decision in full, and the overview in the dark and on a phone."""
     with chromium() as browser:
-        for scheme, name in (("light", "dashboard.png"), ("dark", "dashboard-dark.png")):
-            viewport = {"width": WIDTH, "height": HEIGHT}
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        take(page, url, "overview?window=30d", "dashboard.png")
+        take(page, url, "decisions", "decisions.png", whole=False)
+        take(page, url, "targets", "targets.png")
+        take(page, url, "keys", "keys.png", whole=False, height=560)
+        take(page, url, "alarms", "alarms.png", whole=False, height=420)
+        show(page, url, "playground")
+        page.get_by_role("button", name=PROMPTS[1][1]).click()
+        page.get_by_text("Would go to").wait_for()
+        page.wait_for_timeout(300)
+        write(IMAGES / "playground.png", picture(page, whole=False, height=560))
+        show(page, url, "decisions?policy=utility&status=ok")
+        page.set_viewport_size({"width": WIDTH, "height": 1180})
+        page.locator("#decisions .open").nth(1).click()
+        page.get_by_label("Policy to replay under").select_option("thrifty")
+        page.locator(".replayed .went").wait_for()
+        write(IMAGES / "decision.png", shrink(page.locator("#detail").screenshot()))
+        page.close()
+        for scheme, width, name in (("dark", WIDTH, "dashboard-dark"), ("light", 360, "phone")):
+            viewport = {"width": width, "height": HEIGHT}
             page = browser.new_page(viewport=viewport, color_scheme=scheme)
-            page.goto(url)
-            page.locator("svg.frontier").wait_for()
-            try_a_prompt(page)
-            with page.expect_response("**/api/summary"):
-                pass
-            page.wait_for_timeout(500)
-            page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
-            write(IMAGES / name, shrink(page.screenshot()))
-            if scheme == "light":
-                page.set_viewport_size({"width": WIDTH, "height": 900})
-                page.get_by_role("link", name="Open the decision").click()
-                page.get_by_role("heading", name="Candidates").wait_for()
-                page.locator("#detail").evaluate("panel => panel.focus()")
-                write(IMAGES / "decision.png", shrink(page.locator("#detail").screenshot()))
+            take(page, url, "overview?window=30d", f"{name}.png", whole=width > 360)
             page.close()
 
 
-def draw_frontier(data: RoutingData, ready: Ready) -> None:
+def show(page: "Page", url: str, place: str) -> None:
+    """Open a page and wait until it is whole."""
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": HEIGHT})
+    page.goto(f"{url}/#/{place}")
+    page.locator("#page:not([hidden])").wait_for()
+    page.wait_for_timeout(400)
+    page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
+
+
+def take(
+    page: "Page", url: str, place: str, name: str, *, whole: bool = True, height: int = HEIGHT
+) -> None:
+    """A picture of a page."""
+    show(page, url, place)
+    write(IMAGES / name, picture(page, whole=whole, height=height))
+
+
+def picture(page: "Page", *, whole: bool, height: int) -> bytes:
+    """The page in full, or its first `height` pixels."""
+    if not whole:
+        page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    return shrink(page.screenshot(full_page=whole))
+
+
+def draw_frontier() -> None:
     """The report of the default router on the questions that it has not seen."""
     from wye.bench.frontier import save
+    from wye.gateway.first_start import embedded_router
     from wye.query.report import evaluate
 
-    print("frontier:", save(evaluate(ready.router, data.part("test")), IMAGES / "frontier.png"))
+    data = load_embedded()
+    report = evaluate(embedded_router(data, print).router, data.part("test"))
+    print("frontier:", save(report, IMAGES / "frontier.png"))
 
 
 def shrink(png: bytes) -> bytes:
@@ -163,7 +184,8 @@ def shrink(png: bytes) -> bytes:
 
     stream = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    small = picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    small.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
@@ -177,18 +199,18 @@ def write(path: Path, content: bytes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=144, help="how many to ask")
+    parser.add_argument("--decisions", type=int, default=6000, help="how long a past")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("frontier", "dashboard"))
     options = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
-    data = load_embedded()
-    ready = embedded_router(data, print)
     if options.only != "dashboard":
-        draw_frontier(data, ready)
+        draw_frontier()
     if options.only != "frontier":
-        with tempfile.TemporaryDirectory() as folder, gateway(data, ready, Path(folder)) as url:
-            send_questions(url, options.questions, options.seed)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            gateway(options.decisions, options.seed, Path(folder)) as url,
+        ):
             take_dashboard(url)
 
 

@@ -60,7 +60,7 @@ cost_weight = 25.0
 KEYS = {
     "research": Limits(budget_day=12.0, budget_month=220.0, requests_per_minute=120),
     "support-bot": Limits(budget_day=5.0, per_session=0.05, targets=("nano", "small", "medium")),
-    "intern": Limits(budget_total=2.0, per_request=0.01, policy="thrifty"),
+    "intern": Limits(budget_total=5.0, per_request=0.01, policy="thrifty"),
 }
 
 
@@ -74,6 +74,7 @@ def config_of(store: str, base_url: str, more: str = "") -> Config:
     )
     return parse_config(
         f'default_policy = "utility"\nbaseline = "large"\n{targets}{POLICIES}'
+        "[router]\nseed = 0\nrepeat_draws = true\n"
         f'[store]\npath = "{store}"\nstore_prompts = true\n{more}'
     )
 

@@ -88,7 +88,7 @@ def test_key_figures_are_those_of_the_requests(busy, look) -> None:
     assert figure(page, "Quality") == f"{sum(judged) / len(judged):.2f}"
     assert note(page, "Quality") == f"mean of {len(judged)} rated answers"
     assert re.fullmatch(r"[\d.]+ (ms|s)", figure(page, "Latency"))
-    assert re.fullmatch(r"95% under [\d.]+ (ms|s); choice [\d.]+ ms", note(page, "Latency"))
+    assert re.fullmatch(r"p95 [\d.]+ (ms|s), choice [\d.]+ ms", note(page, "Latency"))
     assert figure(page, "Errors") == "0"
 
 

@@ -30,7 +30,7 @@ function figures(summary) {
     ],
     latency: [
       format.milliseconds(latency.p50),
-      `95% under ${format.milliseconds(latency.p95)}; choice ${format.milliseconds(router.p50)}`,
+      `p95 ${format.milliseconds(latency.p95)}, choice ${format.milliseconds(router.p50)}`,
     ],
     errors: [
       format.count(summary.errors),

@@ -15,7 +15,7 @@ export function placeOf(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
   const [name, ...rest] = path.split("/");
   return {
-    name: name || FIRST,
+    name: decoded(name) || FIRST,
     rest: rest.length ? decoded(rest.join("/")) : null,
     query: new URLSearchParams(query),
   };

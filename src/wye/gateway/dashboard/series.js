@@ -5,9 +5,9 @@ import { svg } from "./dom.js";
 import { explore } from "./explore.js";
 import * as format from "./format.js";
 
-const HEIGHT = 300;
-const MONEY = { top: 12, bottom: 206 };
-const BARS = { top: 226, bottom: 272 };
+const HEIGHT = 340;
+const MONEY = { top: 12, bottom: 244 };
+const BARS = { top: 266, bottom: 312 };
 const RIGHT = 16;
 const HALF_LETTER = 3.4;
 const LEAST_BUCKETS = 12;
