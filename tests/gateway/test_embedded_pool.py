@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 
+import anthropic
 import openai
 import pytest
 
@@ -28,7 +29,10 @@ def served(tmp_path_factory, serving):
     prices = {"price_in_per_mtok": 0.01, "price_out_per_mtok": 0.02, "context": 2048}
     config = Config.model_validate(
         {
-            "targets": [{"name": name, "kind": "embedded", **prices} for name in STRATEGIES],
+            "targets": [
+                {"name": name, "kind": "embedded", "translate": True, **prices}
+                for name in STRATEGIES
+            ],
             "policies": {"quality": {"kind": "quality"}},
             "store": {"path": str(folder / "log.db")},
         }
@@ -54,6 +58,18 @@ def test_every_strategy_answers_the_official_client_with_its_tokens(served):
         assert outcome["tokens_estimated"] is False
         expected = (answer.usage.prompt_tokens + 2 * answer.usage.completion_tokens) / 1e8
         assert outcome["cost_usd"] == pytest.approx(expected)
+
+
+def test_the_client_of_anthropic_talks_with_the_embedded_model(served):
+    with anthropic.Anthropic(base_url=served.url, api_key="any", max_retries=0) as client:
+        ask = {"model": "direct", "max_tokens": 12, "messages": MESSAGES, "temperature": 0}
+        answer = client.messages.create(**ask)
+        assert answer.content[0].text
+        assert answer.stop_reason in ("end_turn", "max_tokens")
+        assert 0 < answer.usage.output_tokens <= 12
+        with client.messages.stream(**ask) as stream:
+            assert "".join(stream.text_stream) == answer.content[0].text
+            assert stream.get_final_message().usage == answer.usage
 
 
 def test_a_greedy_answer_streams_as_it_comes_whole(served):
@@ -106,7 +122,7 @@ def test_what_the_model_cannot_do_is_said_and_not_ignored(served, fields, said):
 
 
 def test_a_model_whose_process_died_is_started_again(served, eventually):
-    shared = served.gateway.lanes["direct"].deployments[0].upstream._model
+    shared = served.gateway.lanes["direct"].deployments[0].upstream._own._model
     pid = shared._model.pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not shared._model.running)
