@@ -227,6 +227,30 @@ assert not found, found
     assert done.returncode == 0, done.stderr
 
 
+def test_without_the_extra_the_table_says_what_to_install(tmp_path):
+    script = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("opentelemetry.sdk"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from wye.gateway.config import Config, ConfigError
+from wye.gateway.gateway import build
+try:
+    build(Config.model_validate({"targets": [{"name": "a", "base_url": "http://127.0.0.1:1"}],
+        "telemetry": {}, "store": {"path": sys.argv[1]}}))
+except ConfigError as error:
+    assert "pip install 'wye[otel]'" in str(error), error
+else:
+    raise AssertionError("it was built")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.db")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_wrong_table_says_what_to_write():
     target = '[[targets]]\nname = "a"\nbase_url = "http://127.0.0.1:1"\n'
     with pytest.raises(ConfigError, match="did you mean `endpoint`"):

@@ -50,7 +50,7 @@ def answer(generator, prompt: str, model: str) -> str:
 def test_false_alarms_of_canaries_are_as_rare_as_stated():
     generator = np.random.default_rng(1)
     level, asked, alarms = 250.0, 0, 0
-    for _ in range(8):
+    for _ in range(4):
         monitor = CanaryMonitor(level, generator)
         for _ in range(200):
             for prompt in PROMPTS:

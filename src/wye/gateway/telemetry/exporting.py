@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wye.gateway.records import OutcomeRecord
 
 logger = logging.getLogger("wye.gateway")
+_NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 _BATCH = 256
 _WAIT_SECONDS = 1.0
 _LAST_SECONDS = 5.0
@@ -52,7 +53,7 @@ class TraceExport:
     def __init__(
         self, settings: TelemetryTable, targets: Mapping[str, Target], redact: Redact
     ) -> None:
-        if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        if not _installed():
             raise ConfigError(
                 "[telemetry] needs OpenTelemetry, which is not installed; run "
                 "`pip install 'wye[otel]'`, or take the table out of wye.toml"
@@ -137,6 +138,13 @@ class TraceExport:
             timeout=_LAST_SECONDS,
         )
         return exporter, SpanMaker(resource, release, self._targets, self._redact)
+
+
+def _installed() -> bool:
+    try:
+        return all(find_spec(name) is not None for name in _NEEDED)
+    except ModuleNotFoundError:
+        return False
 
 
 class Traced:

@@ -214,6 +214,9 @@ class Watch:
 
     def _look_at_traffic(self, taken: Sequence[_Seen]) -> None:
         fresh = [seen for seen in taken if self._is_fresh(seen)]
+        if self._shared is not None and self._shared.name.startswith("endpoint:"):
+            # Embedding costs money there: only what the router has embedded is looked at.
+            fresh = [seen for seen in fresh if seen.vector is not None]
         vectors = self._embedded(fresh)
         if vectors is None:
             return
