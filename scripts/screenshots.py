@@ -116,14 +116,13 @@ def chromium() -> Iterator[Any]:
 
 
 def take_dashboard(url: str) -> None:
-    """The pages, one decision in full, and the overview in the dark and on a phone."""
+    """The pages, one decision in full, and the overview in the dark."""
     with chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         take(page, url, "overview?window=30d", "dashboard.png")
         take(page, url, "decisions", "decisions.png", whole=False)
         take(page, url, "targets", "targets.png")
         take(page, url, "keys", "keys.png", whole=False, height=560)
-        take(page, url, "alarms", "alarms.png", whole=False, height=420)
         show(page, url, "playground")
         page.get_by_role("button", name=PROMPTS[1][1]).click()
         page.get_by_text("Would go to").wait_for()
@@ -136,11 +135,10 @@ def take_dashboard(url: str) -> None:
         page.locator(".replayed .went").wait_for()
         write(IMAGES / "decision.png", shrink(page.locator("#detail").screenshot()))
         page.close()
-        for scheme, width, name in (("dark", WIDTH, "dashboard-dark"), ("light", 360, "phone")):
-            viewport = {"width": width, "height": HEIGHT}
-            page = browser.new_page(viewport=viewport, color_scheme=scheme)
-            take(page, url, "overview?window=30d", f"{name}.png", whole=width > 360)
-            page.close()
+        viewport = {"width": WIDTH, "height": HEIGHT}
+        page = browser.new_page(viewport=viewport, color_scheme="dark")
+        take(page, url, "overview?window=30d", "dashboard-dark.png")
+        page.close()
 
 
 def show(page: "Page", url: str, place: str) -> None:

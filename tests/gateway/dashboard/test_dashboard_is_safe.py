@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import httpx
@@ -67,3 +68,41 @@ def test_a_hostile_address_stays_text(busy, look) -> None:
     page.get_by_role("alert").get_by_text("no decision of this id").wait_for()
     assert page.locator("dialog img").count() == 0
     assert "<img src=x" in page.locator("#detail-id").inner_text()
+
+
+def test_hostile_names_stay_text_on_every_page(upstream, serve, send, look, settled, tmp_path):
+    from wye.gateway.app import create_app
+    from wye.gateway.config import parse_config
+
+    # What a target may be called has no blanks.
+    quoted, name = json.dumps(HOSTILE), json.dumps("<img/src=x/onerror=alert(1)>")
+    config = parse_config(
+        f'[[targets]]\nname = {name}\nbase_url = "{upstream}"\ndescription = {quoted}\n'
+        f'quality = 0.9\n[[targets]]\nname = "plain"\nbase_url = "{upstream}"\nquality = 0.5\n'
+        f'[policies.best]\nkind = "quality"\n'
+        f'[store]\npath = "{tmp_path / "gateway.db"}"\nbatch_seconds = 0.05\n'
+    )
+    server = serve(create_app(config, playground=({"text": HOSTILE, "kind": HOSTILE, "why": ""},)))
+    body = {"model": "wye", "messages": [{"role": "user", "content": HOSTILE}]}
+    session = {"x-wye-session": HOSTILE}
+    url = f"{server.url}/v1/chat/completions"
+    answer = httpx.post(url, json=body, headers=session).raise_for_status()
+    feedback = {"decision": answer.headers["x-wye-decision"], "quality": 1, "comment": HOSTILE}
+    httpx.post(f"{server.url}/v1/feedback", json=feedback).raise_for_status()
+    settled(server.url, 1)
+    page = look(server)
+    title = page.title()
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    places = ("overview", "decisions", "targets", "keys", "experiments", "frontier", "playground")
+    for name in (*places, f"decisions/{answer.headers['x-wye-decision']}"):
+        page.goto(f"{server.url}/#/{name}")
+        page.locator("#page:not([hidden]) h1").wait_for()
+        page.wait_for_timeout(150)
+        assert page.locator("main img, main script, dialog img, dialog script").count() == 0
+    page.get_by_label("Policy to replay under").select_option("best")
+    page.get_by_text("The same:").wait_for()
+    assert page.locator("main img, main script, dialog img, dialog script").count() == 0
+    assert "owned" not in (title, page.title())
+    assert dialogs == []
+    server.stop()
