@@ -25,19 +25,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from wye.gateway.dialects import lock_in_order
+from wye.gateway.money.entries import (
+    AT_ONCE,
+    CORRECTION,
+    DELETED,
+    ENTRY,
+    OLD_LAPSES,
+    RESERVATION,
+    SESSION,
+    SESSION_RESERVATION,
+    SILENT_SESSIONS,
+)
 from wye.gateway.records import new_id
 from wye.gateway.schema import accounts, keys, leases, reservations, sessions
 
 _A = accounts.c
-# Databases take some ten thousand parameters, and a short transaction lets others pass.
-_AT_ONCE = 2000
-# The cases of an UPDATE see the row as it was; these name its sums as of the given day and month.
-_TODAY = sa.bindparam("today", type_=sa.BigInteger())
-_THIS_MONTH = sa.bindparam("this_month", type_=sa.BigInteger())
-_NEW_DAY, _NEW_MONTH = _A.day < _TODAY, _A.month < _THIS_MONTH
-_SPEND = sa.bindparam("spend", type_=sa.BigInteger())
-_RESERVE = sa.bindparam("reserve", type_=sa.BigInteger())
-_NOW = sa.bindparam("now", type_=sa.Float())
 
 
 @dataclass(frozen=True)
@@ -106,95 +108,6 @@ def windows(now: float) -> tuple[int, int]:
     return int(now // 86400), moment.year * 12 + moment.month - 1
 
 
-def _within(budget: sa.Column[int], used: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    return sa.or_(budget.is_(None), used + _RESERVE <= budget)
-
-
-def _moved(window: str, new: sa.ColumnElement[bool]) -> dict[str, Any]:
-    spent, reserved = _A[f"{window}_spent"], _A[f"{window}_reserved"]
-    return {
-        f"{window}_spent": sa.case((new, 0), else_=spent) + _SPEND,
-        f"{window}_reserved": sa.case((new, 0), else_=reserved) + _RESERVE,
-    }
-
-
-_ENTRY = (
-    sa.update(accounts)
-    .where(_A.key_id == sa.bindparam("key"))
-    .values(
-        day=sa.case((_NEW_DAY, _TODAY), else_=_A.day),
-        month=sa.case((_NEW_MONTH, _THIS_MONTH), else_=_A.month),
-        total_spent=_A.total_spent + _SPEND,
-        total_reserved=_A.total_reserved + _RESERVE,
-        **_moved("day", _NEW_DAY),
-        **_moved("month", _NEW_MONTH),
-    )
-)
-_RESERVATION = _ENTRY.where(
-    sa.exists().where(
-        keys.c.id == _A.key_id,
-        keys.c.revoked.is_(None),
-        sa.or_(keys.c.expires.is_(None), keys.c.expires > _NOW),
-        _within(keys.c.budget_day, sa.case((_NEW_DAY, 0), else_=_A.day_spent + _A.day_reserved)),
-        _within(
-            keys.c.budget_month, sa.case((_NEW_MONTH, 0), else_=_A.month_spent + _A.month_reserved)
-        ),
-        _within(keys.c.budget_total, _A.total_spent + _A.total_reserved),
-    )
-).returning(_A.day, _A.month)
-
-_CORRECTION = (
-    sa.update(accounts)
-    .where(_A.key_id == sa.bindparam("key"))
-    .values(
-        total_spent=_A.total_spent + _SPEND,
-        total_reserved=_A.total_reserved + _RESERVE,
-        day_spent=_A.day_spent + sa.case((_A.day == _TODAY, _SPEND), else_=0),
-        day_reserved=_A.day_reserved + sa.case((_A.day == _TODAY, _RESERVE), else_=0),
-        month_spent=_A.month_spent + sa.case((_A.month == _THIS_MONTH, _SPEND), else_=0),
-        month_reserved=_A.month_reserved + sa.case((_A.month == _THIS_MONTH, _RESERVE), else_=0),
-    )
-)
-
-_SESSION = (
-    sa.update(sessions)
-    .where(
-        sessions.c.key_id == sa.bindparam("key"),
-        sessions.c.session == sa.bindparam("name"),
-    )
-    .values(
-        spent=sessions.c.spent + _SPEND,
-        reserved=sessions.c.reserved + _RESERVE,
-        seen=_NOW,
-    )
-)
-_SESSION_RESERVATION = _SESSION.where(
-    sa.exists().where(
-        keys.c.id == sessions.c.key_id,
-        _within(keys.c.per_session, sessions.c.spent + sessions.c.reserved),
-    )
-)
-_DELETED = (
-    sa.delete(reservations)
-    .where(reservations.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .returning(reservations)
-)
-
-
-def _some(table: sa.Table, *old: sa.ColumnElement[bool]) -> sa.Delete:
-    """Delete some rows; the conditions hold again for a row that somebody has changed meanwhile."""
-    key = sa.tuple_(*table.primary_key.columns)
-    chosen = sa.select(*table.primary_key.columns).where(*old).limit(_AT_ONCE)
-    return sa.delete(table).where(key.in_(chosen), *old)
-
-
-_BEFORE = sa.bindparam("before", type_=sa.Float())
-_SILENT_SESSIONS = _some(sessions, sessions.c.seen < _BEFORE, sessions.c.reserved == 0)
-_OLD_LAPSES = _some(
-    reservations, reservations.c.lapsed.is_(sa.true()), reservations.c.time < _BEFORE
-)
-
-
 class Books:
     """The books as one gateway keeps them.
 
@@ -237,10 +150,8 @@ class Books:
         ids = list(costs)
         found = [
             row
-            for start in range(0, len(ids), _AT_ONCE)
-            for row in connection.execute(
-                _DELETED, {"ids": ids[start : start + _AT_ONCE]}
-            ).mappings()
+            for start in range(0, len(ids), AT_ONCE)
+            for row in connection.execute(DELETED, {"ids": ids[start : start + AT_ONCE]}).mappings()
         ]
         self._correct(
             connection,
@@ -258,10 +169,10 @@ class Books:
         now = self._clock()
         for spend in merged(spends):
             amounts = {"spend": spend.amount, "reserve": 0}
-            connection.execute(_ENTRY, {"key": spend.key_id, **amounts, **self._windows()})
+            connection.execute(ENTRY, {"key": spend.key_id, **amounts, **self._windows()})
             if spend.session is not None:
                 entry = {**amounts, "now": now}
-                self._enter_session(connection, _SESSION, spend.key_id, spend.session, entry)
+                self._enter_session(connection, SESSION, spend.key_id, spend.session, entry)
         return [None] * len(spends)
 
     def lapse(self, connection: sa.Connection) -> int:
@@ -292,7 +203,7 @@ class Books:
         before = self._clock() - seconds
         return sum(
             connection.execute(statement, {"before": before}).rowcount
-            for statement in (_SILENT_SESSIONS, _OLD_LAPSES)
+            for statement in (SILENT_SESSIONS, OLD_LAPSES)
         )
 
     def left(self, connection: sa.Connection, order: Order) -> Left:
@@ -354,14 +265,14 @@ class Books:
         total = sum(order.amount for order in orders)
         entry = {"key": orders[0].key_id, "spend": 0, **self._windows()}
         now = {"now": self._clock()}
-        window = connection.execute(_RESERVATION, {**entry, "reserve": total, **now}).first()
+        window = connection.execute(RESERVATION, {**entry, "reserve": total, **now}).first()
         if window is not None:
             if self._reserve_in_sessions(connection, orders):
                 return [
                     Reservation(new_id(), o.key_id, o.session, o.amount, window.day, window.month)
                     for o in orders
                 ]
-            connection.execute(_ENTRY, {**entry, "reserve": -total})
+            connection.execute(ENTRY, {**entry, "reserve": -total})
         if len(orders) == 1:
             return [None]
         half = len(orders) // 2
@@ -379,10 +290,10 @@ class Books:
         done: list[tuple[str, int]] = []
         for session, amount in sorted(sums.items()):
             amounts = {"spend": 0, "reserve": amount, "now": now}
-            if not self._enter_session(connection, _SESSION_RESERVATION, key_id, session, amounts):
+            if not self._enter_session(connection, SESSION_RESERVATION, key_id, session, amounts):
                 for other, taken in done:
                     back = {"spend": 0, "reserve": -taken, "now": now}
-                    self._enter_session(connection, _SESSION, key_id, other, back)
+                    self._enter_session(connection, SESSION, key_id, other, back)
                 return False
             done.append((session, amount))
         return True
@@ -420,11 +331,11 @@ class Books:
         for (key_id, day, month), (spend, reserve) in sorted(by_window.items()):
             amounts = {"spend": spend, "reserve": reserve}
             place = {"key": key_id, "today": day, "this_month": month}
-            connection.execute(_CORRECTION, {**place, **amounts})
+            connection.execute(CORRECTION, {**place, **amounts})
         for (key_id, session), (spend, reserve) in sorted(by_session.items()):
             amounts = {"spend": spend, "reserve": reserve}
             place = {"key": key_id, "name": session, "now": self._clock()}
-            connection.execute(_SESSION, {**place, **amounts})
+            connection.execute(SESSION, {**place, **amounts})
 
     def _windows(self) -> dict[str, int]:
         day, month = windows(self._clock())
