@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wye.gateway.answer_cache.cache import AnswerCache
+from wye.gateway.answer_cache.cache import AnswerCache, answers_of
 from wye.gateway.breaker import Breaker
 from wye.gateway.config import Config, Target
 from wye.gateway.conversation.switching import conversations_of
@@ -169,7 +169,7 @@ def build(
         ),
         store=store,
         metrics=metrics,
-        answers=AnswerCache(config.answer_cache, metrics) if config.answer_cache else None,
+        answers=answers_of(config, metrics, store),
         gauges=Gauges(metrics),
         dispatcher=Dispatcher(
             service,

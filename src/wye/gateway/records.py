@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wye.gateway.answer_cache.records import AnswerRecord
 from wye.gateway.learning.records import LearningRecord
 from wye.query.decisions import first_id, format_id
 
@@ -141,4 +142,6 @@ class AlarmRecord:
     note: str | None = None
 
 
-Record = DecisionRecord | OutcomeRecord | FeedbackRecord | AlarmRecord | LearningRecord
+Record = (
+    DecisionRecord | OutcomeRecord | FeedbackRecord | AlarmRecord | LearningRecord | AnswerRecord
+)

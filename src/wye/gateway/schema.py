@@ -8,6 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from wye.gateway.answer_cache.records import AnswerRecord
+from wye.gateway.answer_cache.tables import answers
 from wye.gateway.config import Target
 from wye.gateway.dialects import (
     STORE_ERRORS,
@@ -237,6 +239,7 @@ _TABLES: dict[type, sa.Table] = {
     AssignmentRecord: learning.assignments,
     OverheadRecord: learning.overheads,
     AlarmRecord: alarms,
+    AnswerRecord: answers,
 }
 
 

@@ -14,13 +14,17 @@ from wye.gateway.answer_cache.answers import Answer, Answers
 from wye.gateway.answer_cache.likeness import agree
 from wye.gateway.answer_cache.question import Question, question_of
 from wye.gateway.answer_cache.settings import AnswerCacheTable
+from wye.gateway.answer_cache.shelf import Shelf
 from wye.gateway.metrics import Metrics
 from wye.gateway.openai_api import ChatRequest
+from wye.gateway.store import Store
 
 if TYPE_CHECKING:
+    from wye.gateway.config import Config
     from wye.gateway.exchange import Exchange
 
 Kind = Literal["exact", "semantic"]
+_SWEEP_EVERY = 256
 # Reasons to end for which the same request may well be answered the next time.
 _UNKEPT_ENDS = {"content_filter", "refusal", "failed"}
 
@@ -61,6 +65,7 @@ class AnswerCache:
     Args:
         table: see `AnswerCacheTable`.
         metrics: counts look-ups.
+        shelf: answers in the store; None where they are kept in memory alone.
         clock: seconds since 1970.
     """
 
@@ -68,6 +73,7 @@ class AnswerCache:
         self,
         table: AnswerCacheTable,
         metrics: Metrics,
+        shelf: Shelf | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
@@ -75,6 +81,13 @@ class AnswerCache:
         self.clock = clock
         self._answers = Answers(table.max_mb * 2**20, table.ttl_seconds)
         self.flights: dict[str, Flight] = {}
+        self._shelf = shelf
+        self._written = 0
+        self._sweeping: asyncio.Future[None] | None = None
+        if shelf is not None:
+            shelf.sweep(clock())
+            for answer in shelf.newest(clock()):
+                self._answers.put(answer, clock())
         self._embedder: Embedder | None = None
         if table.semantic:
             self._embedder = get_embedder("static")
@@ -104,6 +117,16 @@ class AnswerCache:
                 return self._count("semantic", Found(answer, "semantic", cosine))
         return self._count("semantic", None)
 
+    async def fetch(self, question: Question, good: Callable[[Answer], bool]) -> Found | None:
+        """An answer that another gateway of the store has to exactly this question."""
+        if self._shelf is None:
+            return None
+        answer = await asyncio.to_thread(self._shelf.find, question.key, self.clock())
+        if answer is None or not good(answer):
+            return None
+        self._answers.put(answer, self.clock())
+        return self._count("exact", Found(answer, "exact", 1.0))
+
     def keep(self, question: Question, exchange: Exchange, content: bytes) -> None:
         """Keep the whole answer of an exchange that ended well."""
         outcome = exchange.outcome
@@ -124,6 +147,19 @@ class AnswerCache:
             vector=question.vector,
         )
         self._answers.put(answer, answer.time)
+        if self._shelf is not None:
+            self._shelf.add(answer)
+            self._written += 1
+            if self._written % _SWEEP_EVERY == 0 and self._sweeping is None:
+                self._sweep(self._shelf)
+
+    def _sweep(self, shelf: Shelf) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.run_in_executor(None, shelf.sweep, self.clock())
+        self._sweeping.add_done_callback(self._swept)
+
+    def _swept(self, _done: object) -> None:
+        self._sweeping = None
 
     @property
     def most(self) -> float:
@@ -133,6 +169,18 @@ class AnswerCache:
     def _count(self, kind: Kind, found: Found | None) -> Found | None:
         self._metrics.answer_cache.labels(kind, "miss" if found is None else "hit").inc()
         return found
+
+
+def answers_of(config: Config, metrics: Metrics, store: Store) -> AnswerCache | None:
+    """The cache as configured, with what the store has of it; None without the table."""
+    table = config.answer_cache
+    if table is None:
+        return None
+    redacts = config.logs is not None and config.logs.redact_store
+    if not table.keep_in_store or not config.prompts_kept or redacts:
+        return AnswerCache(table, metrics)
+    shelf = Shelf(store, table.max_mb * 2**20, table.ttl_seconds)
+    return AnswerCache(table, metrics, shelf)
 
 
 class Keeping:

@@ -76,13 +76,27 @@ async def answer_again(
         if landed and cache.find(question, _good_for(gateway, grant)) is None:
             # It failed, or its answer cannot be kept; nobody waits for the next try.
             break
-    return await _ask(cache, question, ask)
+    return await _ask(gateway, cache, chat, grant, question, ask)
 
 
-async def _ask(cache: AnswerCache, question: Question, ask: Ask) -> Response:
-    keeping = Keeping(cache, question)
+async def _ask(
+    gateway: Gateway,
+    cache: AnswerCache,
+    chat: ChatRequest,
+    grant: Grant,
+    question: Question,
+    ask: Ask,
+) -> Response:
+    """Have it answered, by what another gateway has kept or anew; whoever asks the same waits."""
+    keeping, started = Keeping(cache, question), time.monotonic()
     response = None
     try:
+        found = None
+        if question.looks:
+            found = await _fetched(gateway, cache, grant, question)
+        if found is not None and not gateway.dispatcher.guards(chat):
+            keeping.end(left=False)
+            return _replayed(gateway, chat, grant, found, cache.clock(), started)
         response = await ask(keeping, "miss" if question.looks else "off")
     except asyncio.CancelledError:
         keeping.end(left=True)
@@ -92,6 +106,17 @@ async def _ask(cache: AnswerCache, question: Question, ask: Ask) -> Response:
             left = response is not None and response.status_code == _CLIENT_CLOSED
             keeping.end(left=left)
     return response
+
+
+async def _fetched(
+    gateway: Gateway, cache: AnswerCache, grant: Grant, question: Question
+) -> Found | None:
+    try:
+        return await cache.fetch(question, _good_for(gateway, grant))
+    except BaseException:
+        # Nothing was decided yet, so that nobody else will let go of what the key was counted for.
+        grant.settle(None, None, estimated=False)
+        raise
 
 
 def _good_for(gateway: Gateway, grant: Grant) -> Callable[[Answer], bool]:
