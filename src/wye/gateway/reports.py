@@ -33,27 +33,32 @@ def latest_feedback(
     return sa.select(feedback).join(newest, feedback.c.number == newest.c.number).subquery()
 
 
+# Built once: a look-up costs little beside putting its statement together.
+_WANTED = sa.bindparam("wanted", type_=sa.String)
+_OF_OUTCOME = tuple(column.name for column in outcomes.c if column.name != "decision_id")
+_ONE = (
+    sa.select(decisions, *(column.label(f"outcome.{column.name}") for column in outcomes.c))
+    .outerjoin(outcomes, outcomes.c.decision_id == decisions.c.id)
+    .where(decisions.c.id == _WANTED)
+)
+_JUDGED = (
+    sa.select(*(column for column in feedback.c if column.name not in ("number", "decision_id")))
+    .where(feedback.c.decision_id == _WANTED)
+    .order_by(feedback.c.number)
+)
+
+
 def decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
     """Everything known of one decision, its outcome and its feedback; None when there is none."""
     with engine.connect() as connection:
-        row = connection.execute(
-            sa.select(decisions).where(decisions.c.id == decision_id)
-        ).mappings().first()  # fmt: skip
+        row = connection.execute(_ONE, {"wanted": decision_id}).mappings().first()
         if row is None:
             return None
-        outcome = connection.execute(
-            sa.select(outcomes).where(outcomes.c.decision_id == decision_id)
-        ).mappings().first()  # fmt: skip
-        judged = connection.execute(
-            sa.select(
-                feedback.c.time, feedback.c.quality, feedback.c.comment, feedback.c.source
-            )
-            .where(feedback.c.decision_id == decision_id)
-            .order_by(feedback.c.number)
-        ).mappings()  # fmt: skip
+        judged = connection.execute(_JUDGED, {"wanted": decision_id}).mappings()
+        outcome = {name: row[f"outcome.{name}"] for name in _OF_OUTCOME}
         found = {
-            **row,
-            "outcome": _without(outcome, "decision_id") if outcome is not None else None,
+            **{column.name: row[column.name] for column in decisions.c},
+            "outcome": outcome if row["outcome.decision_id"] is not None else None,
             "feedback": [dict(f) for f in judged],
             **beside(connection, decision_id),
         }
@@ -130,10 +135,6 @@ def in_short(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
-
-
-def _without(row: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
 
 
 def _by(source: str | None) -> str:

@@ -181,7 +181,7 @@ def _latencies(engine: sa.Engine, since: float | None) -> list[tuple[str, float]
         since,
     )
     with engine.connect() as connection:
-        return [(row[0], row[1]) for row in connection.execute(query)]
+        return [(row[0], row[1]) for row in connection.execute(query).all()]
 
 
 def _deciding(engine: sa.Engine, since: float | None) -> list[float]:

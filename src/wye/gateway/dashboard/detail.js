@@ -55,6 +55,17 @@ function judgements(decision) {
     f.source ? ` by ${f.source}` : "", f.comment ? `: ${f.comment}` : ""))));
 }
 
+/** What other policy versions decided beside it, and what was spent beside its answer. */
+function beside(decision) {
+  const shadows = (decision.shadows ?? []).map((s) => el("li", {},
+    `Version ${s.policy_version} would have chosen `, badge(s.target),
+    ` at an expected ${format.money(s.cost_usd)}`));
+  const overheads = (decision.overheads ?? []).map((o) => el("li", {},
+    `${o.kind} by `, badge(o.target), ` for ${format.money(o.cost_usd)}: ${o.result}`));
+  if (!shadows.length && !overheads.length) return null;
+  return section("Beside it", el("ul", { class: "plain" }, shadows, overheads));
+}
+
 function went(decision) {
   const served = decision.outcome?.target ?? decision.target;
   const verb = decision.outcome?.status === "error" ? "No answer; asked " : "Went to ";
@@ -86,6 +97,8 @@ function facts(decision, names) {
     decision.key_id ? fact("Key", filterLink("key", decision.key_id, key)) : null,
     decision.session
       ? fact("Session", filterLink("session", decision.session, decision.session)) : null,
+    decision.experiment ? fact("Experiment", el("a", { href: address("experiments") },
+      `${decision.experiment.name} (${decision.experiment.arm})`)) : null,
     fact("Version", decision.policy_version ?? format.DASH),
     fact("Time", format.full(decision.time)),
   );
@@ -101,6 +114,7 @@ function body(decision, names) {
     section("Candidates", candidatesTable(decision)),
     replaySection(decision, names?.policies ?? []),
     judgements(decision),
+    beside(decision),
     section("What the router read", features(decision)),
     el("details", {}, el("summary", {}, "In words"),
       (decision.explanation ?? []).map((sentence) => el("p", { class: "words" }, sentence))),

@@ -14,24 +14,29 @@ _SHADOW = (
 _OVERHEAD = ("time", "kind", "target", "input_tokens", "output_tokens", "cost_usd", "result")
 
 
+# Built once: a look-up costs little beside putting its statements together.
+_WANTED = sa.bindparam("wanted", type_=sa.String)
+_ASSIGNED = (
+    sa.select(experiments.c.id, experiments.c.name, experiments.c.kind, assignments.c.arm)
+    .join(experiments, experiments.c.id == assignments.c.experiment)
+    .where(assignments.c.decision_id == _WANTED)
+)
+_WATCHED = sa.select(*(shadow_decisions.c[name] for name in _SHADOW)).where(
+    shadow_decisions.c.decision_id == _WANTED
+)
+_SPENT = (
+    sa.select(*(overheads.c[name] for name in _OVERHEAD))
+    .where(overheads.c.decision_id == _WANTED)
+    .order_by(overheads.c.number)
+)
+
+
 def beside(connection: sa.Connection, decision_id: str) -> dict[str, Any]:
     """`experiment` (None outside of one), `shadows` and `overheads` of a decision."""
-    assigned = (
-        sa.select(experiments.c.id, experiments.c.name, experiments.c.kind, assignments.c.arm)
-        .join(experiments, experiments.c.id == assignments.c.experiment)
-        .where(assignments.c.decision_id == decision_id)
-    )
-    watched = sa.select(*(shadow_decisions.c[name] for name in _SHADOW)).where(
-        shadow_decisions.c.decision_id == decision_id
-    )
-    spent = (
-        sa.select(*(overheads.c[name] for name in _OVERHEAD))
-        .where(overheads.c.decision_id == decision_id)
-        .order_by(overheads.c.number)
-    )
-    arm = connection.execute(assigned).mappings().first()
+    wanted = {"wanted": decision_id}
+    arm = connection.execute(_ASSIGNED, wanted).mappings().first()
     return {
         "experiment": dict(arm) if arm is not None else None,
-        "shadows": [dict(row) for row in connection.execute(watched).mappings()],
-        "overheads": [dict(row) for row in connection.execute(spent).mappings()],
+        "shadows": [dict(row) for row in connection.execute(_WATCHED, wanted).mappings()],
+        "overheads": [dict(row) for row in connection.execute(_SPENT, wanted).mappings()],
     }
