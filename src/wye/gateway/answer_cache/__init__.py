@@ -5,5 +5,6 @@
                         -> asked, and kept where the answer is whole
 
 Parts: `settings` (what is configured), `question` (what has to be equal), `likeness` (when two asks
-count as one), `answers` (what is kept), `cache` (look-ups and flights), `serving` (over HTTP).
+count as one), `answers` (what is kept), `shelf` (the same in the store), `cache` (look-ups and
+flights), `serving` (over HTTP).
 """
