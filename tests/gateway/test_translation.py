@@ -10,7 +10,8 @@ import anthropic
 import openai
 import pytest
 
-from wye.gateway.config import Config, ConfigError, parse_config
+from wye.gateway.config import Config, ConfigError, Target, parse_config
+from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import build_upstreams
 
 ASK = [{"role": "user", "content": "What is 6 x 7?"}]
@@ -434,3 +435,19 @@ def test_a_gateway_that_translates_nothing_loads_no_library():
     program = "import sys, wye.gateway.app, wye.gateway.upstream; print('any_llm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+async def test_a_translated_call_says_to_which_trace_it_belongs(world):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    world.script("traced@t", body=message_answer([{"type": "text", "text": "so"}]))
+    url = world.base_url.removesuffix("/v1")
+    target = Target(name="traced", model="traced@t", kind="anthropic", base_url=url, translate=True)
+    upstream = build_upstreams([target])["traced"]
+    await upstream.start()
+    kept = OUTGOING.set({"traceparent": parent})
+    try:
+        await upstream.complete({"model": "wye", "messages": ASK})
+    finally:
+        OUTGOING.reset(kept)
+        await upstream.close()
+    assert world.seen("traced@t")[-1]["traceparent"] == parent

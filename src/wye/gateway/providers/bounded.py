@@ -1,4 +1,4 @@
-"""An HTTP client for the library that ends an answer which grows without end.
+"""An HTTP client for the library: it ends an answer which grows without end, and tells the trace.
 
 The clients of OpenAI and Anthropic hold a line of a stream until it ends, and an answer until it is
 whole. Other providers' clients cannot be given one of ours.
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from wye.gateway.config import Timeouts
+from wye.gateway.telemetry.trace import OUTGOING
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM
@@ -38,9 +39,14 @@ def own_http(provider: type[AnyLLM], times: Timeouts) -> dict[str, Any]:
     else:
         return {}
     timeout = sdk.Timeout(times.total, connect=times.connect)
-    hooks = {"response": [_bound]}
+    hooks = {"request": [_trace], "response": [_bound]}
     http = sdk.DefaultAsyncHttpxClient(event_hooks=hooks, timeout=timeout)
     return {"http_client": http, "timeout": timeout}
+
+
+async def _trace(request: Any) -> None:
+    """Say to which trace the call belongs."""
+    request.headers.update(OUTGOING.get())
 
 
 async def _bound(response: Any) -> None:

@@ -46,9 +46,9 @@ class Provider(Upstream):
 
     async def close(self) -> None:
         """Let go of the client; any-llm has no way to close one that is not ours."""
-        self._client = None
-        if "http_client" in self._http:
-            await self._http.pop("http_client").aclose()
+        self._client, http, self._http = None, self._http.get("http_client"), {}
+        if http is not None:
+            await http.aclose()
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One whole answer."""
