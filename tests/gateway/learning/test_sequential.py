@@ -79,6 +79,8 @@ def test_nothing_is_said_of_too_few_units_or_of_units_that_are_all_alike():
     alike = difference("x", Sums(500, 500, 500), Sums(500, 500, 500), alpha=ALPHA, least=LEAST)
     assert alike.low is None
     assert alike.estimate == 0.0
+    rounded = Sums(100_000, sum([0.7] * 100_000), sum([0.7 * 0.7] * 100_000))
+    assert difference("x", rounded, rounded, alpha=ALPHA, least=LEAST).low is None
     apart = difference("x", Sums(40, 0, 0), Sums(40, 40, 40), alpha=ALPHA, least=LEAST)
     assert apart.high < 0
     nothing = difference("x", Sums(), Sums(500, 1, 1), alpha=ALPHA, least=LEAST)

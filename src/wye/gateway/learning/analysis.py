@@ -30,6 +30,7 @@ from wye.gateway.learning.trials import CANDIDATE, CONTROL
 from wye.gateway.schema import decisions, feedback, outcomes
 
 METRICS = ("reward", "cost", "errors")
+_DRAWN = (assignments.c.decision_id, assignments.c.arm, assignments.c.unit)
 
 
 @dataclass(frozen=True)
@@ -157,29 +158,24 @@ def _counts(
 
 
 def _rewards(connection: sa.Connection, experiment: Experiment) -> dict[str, Sums]:
-    """Reward of the first judged decision of every unit."""
-    mine = assignments.c.experiment == experiment.id
-    last = (
-        sa.select(feedback.c.decision_id, sa.func.max(feedback.c.number).label("number"))
-        .join(assignments, assignments.c.decision_id == feedback.c.decision_id)
-        .where(mine)
-        .group_by(feedback.c.decision_id)
+    """Reward of the first judged decision of every unit, by its latest judgement."""
+    latest = sa.func.row_number().over(
+        partition_by=assignments.c.decision_id, order_by=feedback.c.number.desc()
+    )
+    judged = (
+        sa.select(*_DRAWN, feedback.c.quality, latest.label("latest"))
+        .join(feedback, feedback.c.decision_id == assignments.c.decision_id)
+        .where(assignments.c.experiment == experiment.id)
         .subquery()
     )
-    first = (
-        sa.select(sa.func.min(assignments.c.decision_id).label("id"), assignments.c.arm)
-        .join(last, last.c.decision_id == assignments.c.decision_id)
-        .where(mine)
-        .group_by(assignments.c.unit, assignments.c.arm)
-        .subquery()
-    )
+    place = sa.func.row_number().over(partition_by=judged.c.unit, order_by=judged.c.decision_id)
+    first = sa.select(judged, place.label("place")).where(judged.c.latest == 1).subquery()
     cost = sa.func.coalesce(outcomes.c.cost_usd, 0.0)
-    reward = feedback.c.quality - experiment.plan.cost_weight * cost
+    reward = first.c.quality - experiment.plan.cost_weight * cost
     query = (
         sa.select(first.c.arm, *_sums(reward))
-        .join(last, last.c.decision_id == first.c.id)
-        .join(feedback, feedback.c.number == last.c.number)
-        .outerjoin(outcomes, outcomes.c.decision_id == first.c.id)
+        .outerjoin(outcomes, outcomes.c.decision_id == first.c.decision_id)
+        .where(first.c.place == 1)
         .group_by(first.c.arm)
     )
     return _by_arm({row[0]: Sums(*_numbers(row[1:])) for row in connection.execute(query)})
@@ -187,25 +183,19 @@ def _rewards(connection: sa.Connection, experiment: Experiment) -> dict[str, Sum
 
 def _answers(connection: sa.Connection, experiment: Experiment) -> dict[str, dict[str, Sums]]:
     """Cost and failure of the first decision of every unit that came to an end by itself."""
-    ended = outcomes.c.status != "cancelled"
+    place = sa.func.row_number().over(
+        partition_by=assignments.c.unit, order_by=assignments.c.decision_id
+    )
+    failed = sa.case((outcomes.c.status == "error", 1.0), else_=0.0).label("failed")
     first = (
-        sa.select(sa.func.min(assignments.c.decision_id).label("id"), assignments.c.arm)
+        sa.select(*_DRAWN, failed, outcomes.c.cost_usd, place.label("place"))
         .join(outcomes, outcomes.c.decision_id == assignments.c.decision_id)
-        .where(assignments.c.experiment == experiment.id, ended)
-        .group_by(assignments.c.unit, assignments.c.arm)
+        .where(assignments.c.experiment == experiment.id, outcomes.c.status != "cancelled")
         .subquery()
     )
-    failed = sa.case((outcomes.c.status == "error", 1.0), else_=0.0)
-    priced = outcomes.c.cost_usd
     query = (
-        sa.select(
-            first.c.arm,
-            *_sums(failed),
-            sa.func.count(priced),
-            sa.func.coalesce(sa.func.sum(priced), 0.0),
-            sa.func.coalesce(sa.func.sum(priced * priced), 0.0),
-        )
-        .join(outcomes, outcomes.c.decision_id == first.c.id)
+        sa.select(first.c.arm, *_sums(first.c.failed), *_sums(first.c.cost_usd))
+        .where(first.c.place == 1)
         .group_by(first.c.arm)
     )
     errors, cost = {}, {}

@@ -27,7 +27,8 @@ The answer, where `X?` is X or null, and times are seconds since 1970:
              "cost_usd": float?}: `same` is the share that chose what was really chosen, `quality`
              and `cost_usd` what was expected of its choices
 
-Newest first everywhere but in `differences` (candidate less control; `p` is always valid: it may be
+Figures of experiments that run are those of the last analysis (`analysis_seconds`). Newest first
+everywhere but in `differences` (candidate less control; `p` is always valid: it may be
 read at any time, `wye.gateway.learning.analysis`).
 """
 
@@ -96,9 +97,16 @@ def versions_report(engine: sa.Engine) -> dict[str, Any]:
     }
 
 
-def experiments_report(engine: sa.Engine) -> list[dict[str, Any]]:
-    """`experiments` of the module's JSON."""
-    return [_experiment(engine, one) for one in ExperimentBook(engine).latest()]
+def experiments_report(
+    engine: sa.Engine, known: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """`experiments` of the module's JSON.
+
+    Args:
+        known: what an analysis found lately, by id; the others that run are analysed here.
+    """
+    found = ExperimentBook(engine).latest()
+    return [_experiment(engine, one, (known or {}).get(one.id)) for one in found]
 
 
 def _told(gateway: Gateway) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def _told(gateway: Gateway) -> dict[str, Any]:
     return {
         "present": {**keeper.health(), "since": uses[0]["time"] if uses else None},
         **told,
-        "experiments": experiments_report(engine),
+        "experiments": experiments_report(engine, keeper.results),
         "learners": [
             {
                 "name": name,
@@ -125,8 +133,10 @@ def _told(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _experiment(engine: sa.Engine, one: Experiment) -> dict[str, Any]:
-    result: Mapping[str, Any] = one.result or {}
+def _experiment(
+    engine: sa.Engine, one: Experiment, known: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    result: Mapping[str, Any] = one.result or known or {}
     if one.kind == "shadow" and not result:
         result = {"shadow": shadow_summary(engine, one)}
     elif not result:

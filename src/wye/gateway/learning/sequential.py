@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 # The test is quickest for differences of this many standard deviations of a unit.
 _MIXTURE = 0.2
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Sums:
         if self.count < 2:
             return 0.0
         spread = self.squares - self.total * self.total / self.count
-        return max(spread / (self.count - 1), 0.0)
+        # Of values that are all alike nothing is left but the rounding of their sums.
+        return spread / (self.count - 1) if spread > _ROUNDING * self.squares else 0.0
 
 
 @dataclass(frozen=True)

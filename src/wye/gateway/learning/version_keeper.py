@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wye.errors import WyeError
 from wye.gateway.config import Config
 from wye.gateway.dialects import STORE_ERRORS, details
-from wye.gateway.learning.analysis import analyse
+from wye.gateway.learning.analysis import analyse, shadow_summary
 from wye.gateway.learning.experiments import Experiment, ExperimentBook
 from wye.gateway.learning.learner import Learner
 from wye.gateway.learning.learner_feed import LearnerFeed
@@ -58,6 +58,9 @@ class VersionKeeper:
         service: gets what is to decide.
         store: is looked at.
         config: the gateway's own; its targets serve every version.
+
+    Attributes:
+        results: what the last analysis found of the experiments that ran then, by id.
     """
 
     def __init__(self, service: RouterService, store: Store, config: Config) -> None:
@@ -65,6 +68,7 @@ class VersionKeeper:
         self.experiments = ExperimentBook(store.engine)
         self._errors: dict[str, str] = {}
         self.gateway_id = new_id()
+        self.results: Mapping[str, Mapping[str, Any]] = {}
         self._service = service
         self._store = store
         self._config = config
@@ -268,14 +272,18 @@ class VersionKeeper:
 
     def _analyse(self, running: Sequence[Experiment]) -> None:
         """End the experiments that have shown what they were to show."""
-        acting = [one for one in running if one.kind != "shadow"]
         wait = max(self._config.learning.analysis_seconds, self._analysis_took / _ANALYSIS_SHARE)
-        if not acting or time.monotonic() - self._analysed < wait:
+        if not running or time.monotonic() - self._analysed < wait:
             return
         # Work, not waiting: a busy machine or a lock must not put off a verdict.
         started = time.thread_time()
-        for one in acting:
+        results: dict[str, Mapping[str, Any]] = {}
+        for one in running:
+            if one.kind == "shadow":
+                results[one.id] = {"shadow": shadow_summary(self._store.engine, one)}
+                continue
             found = analyse(self._store.engine, one)
+            results[one.id] = found.to_dict()
             if found.verdict is None:
                 continue
             state, reason = found.verdict.state, found.verdict.reason
@@ -283,6 +291,7 @@ class VersionKeeper:
                 message = f"the experiment {one.name!r} ended as {state}: {reason}"
                 logger.warning("%s", message)
                 self._store.add(AlarmRecord(new_id(), time.time(), "canary", one.version, message))
+        self.results = results
         self._analysed = time.monotonic()
         self._analysis_took = time.thread_time() - started
 
