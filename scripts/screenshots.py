@@ -182,7 +182,7 @@ def shrink(png: bytes) -> bytes:
 
     stream = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    small = picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 

@@ -40,7 +40,7 @@ function told(found) {
     comparison(found),
     el("ul", { class: "reasons" }, found.reasons.map((reason) => el("li", {}, reason))),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Replayed candidates" },
-      el("table", {},
+      el("table", { class: "candidates" },
         el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Target"),
           ["Score", "Chance"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
         el("tbody", {}, found.candidates.map((c) =>
