@@ -143,7 +143,7 @@ def take_dashboard(url: str) -> None:
 
 def show(page: "Page", url: str, place: str) -> None:
     """Open a page and wait until it is whole."""
-    page.set_viewport_size({"width": page.viewport_size["width"], "height": HEIGHT})
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     page.goto(f"{url}/#/{place}")
     page.locator("#page:not([hidden])").wait_for()
     page.wait_for_timeout(400)
@@ -161,7 +161,7 @@ def take(
 def picture(page: "Page", *, whole: bool, height: int) -> bytes:
     """The page in full, or its first `height` pixels."""
     if not whole:
-        page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+        page.set_viewport_size({"width": WIDTH, "height": height})
     return shrink(page.screenshot(full_page=whole))
 
 

@@ -74,6 +74,11 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def always(path: str) -> Callable[[int], str]:
+    """The same path in every round."""
+    return lambda _: path
+
+
 def endpoints(client: httpx.Client, until: float) -> dict[str, tuple[Callable[[int], str], float]]:
     """What is asked, by its name: the path of each round, and the limit in milliseconds."""
     week, month = until - 7 * 86400, until - 30 * 86400
@@ -107,7 +112,7 @@ def endpoints(client: httpx.Client, until: float) -> dict[str, tuple[Callable[[i
         "playground": "/api/playground",
     }
     found: dict[str, tuple[Callable[[int], str], float]] = {
-        name: (lambda _, path=path: path, PAGE_MS) for name, path in pages.items()
+        name: (always(path), PAGE_MS) for name, path in pages.items()
     }
     found["replay of a decision"] = (
         lambda k: f"/api/decisions/{some[k % len(some)]}/replay?policy=thrifty",

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -117,7 +118,7 @@ def _book(engine: sa.Engine, records: list[Record]) -> None:
             spends[place] = spends.get(place, 0.0) + record.cost_usd
     with engine.begin() as connection:
         for (day, key), cost in sorted(spends.items()):
-            books = Books("", clock=lambda day=day: (day + 0.5) * DAY)
+            books = Books("", clock=partial(float, (day + 0.5) * DAY))
             books.book(connection, [Spend(key, None, at_least(cost))])
 
 
@@ -194,7 +195,8 @@ def _past(
         features={**model.features, "surface": "messages" if lot[2] < 0.2 else "chat"},
     )
     yield decision
-    target, attempts, status = str(model.target), (), "ok"
+    target, status = str(model.target), "ok"
+    attempts: tuple[dict[str, Any], ...] = ()
     if lot[3] < 0.006:
         status = "error"
     elif lot[3] < 0.02 and target != "large":
