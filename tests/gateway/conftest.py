@@ -72,7 +72,7 @@ class Served:
     def __init__(self, config: Config, router: QueryRouter | None = None) -> None:
         self.app = app = create_app(config, router)
         self.gateway: Gateway = app.state.gateway
-        self._socket = socket.socket()
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         settings = http_settings(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from wye.gateway.config import Config
-from wye.gateway.server import ServeError, serve
+from wye.gateway.server import ServeError, _listen, serve
 from wye.gateway.store import Store
 
 
@@ -261,3 +262,18 @@ def test_an_address_that_is_not_ours_is_said(world):
     )
     with pytest.raises(ServeError, match=r"192\.0\.2\.1:8484 cannot be listened on"):
         serve(config, host="192.0.2.1")
+
+
+async def test_small_responses_do_not_wait_for_an_acknowledgement():
+    accepted: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def answer(_reader, writer):
+        connection = writer.get_extra_info("socket")
+        await accepted.put(bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        writer.close()
+
+    listener = _listen("127.0.0.1", 0)
+    async with await asyncio.start_server(answer, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await asyncio.wait_for(accepted.get(), 10)
+        writer.close()
