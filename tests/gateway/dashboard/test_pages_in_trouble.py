@@ -24,39 +24,53 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_that_cannot_be_read_says_why_and_comes_back(open_gateway, look, name: str) -> None:
+class Trouble:
+    """Stands between the page and one endpoint: holds its answers, spoils them, or is away."""
+
+    def __init__(self, page: Any) -> None:
+        self.path, self.mode = "", "away"
+        self.held: list[Any] = []
+        page.route("**/api/**", self._meet)
+
+    def _meet(self, route: Any) -> None:
+        if self.mode == "away" or self.path not in route.request.url:
+            route.continue_()
+        elif self.mode == "hold":
+            self.held.append(route)
+        else:
+            self._spoil(route)
+
+    def spoil(self) -> None:
+        """From here on, and for what was held."""
+        self.mode = "spoil"
+        while self.held:
+            self._spoil(self.held.pop())
+
+    def _spoil(self, route: Any) -> None:
+        route.fulfill(status=503, json={"error": {"message": "the store is on fire"}})
+
+
+def test_each_page_tells_that_it_loads_why_it_cannot_and_comes_back(open_gateway, look) -> None:
     look.tolerate("503")
-    page = look(open_gateway)
-    error = {"error": {"message": "the store is on fire"}}
-    broken = f"**/{PAGES[name]}*"
-    page.route(broken, lambda route: route.fulfill(status=503, json=error))
-    page.goto(f"{open_gateway.url}/#/{name}")
-    if name == "overview":
-        page.reload()
-    alert = page.locator("#gone")
-    alert.get_by_text("the store is on fire").wait_for()
-    assert page.locator("#page").is_hidden(), "nothing half read is shown"
-    assert page.locator("#loading").is_hidden()
-    page.unroute(broken)
-    page.get_by_role("button", name="Try now").click()
-    page.locator("#page h1").wait_for()
-    alert.wait_for(state="hidden")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_tells_that_it_loads(open_gateway, look, name: str) -> None:
-    page = look(open_gateway, "/#/targets" if name != "targets" else "/#/keys")
-    held: list[Any] = []
-    page.route(f"**/{PAGES[name]}*", lambda route: held.append(route))
-    page.goto(f"{open_gateway.url}/#/{name}")
-    page.get_by_role("status").get_by_text("Loading…").wait_for()
-    deadline = time.monotonic() + 5
-    while not held and time.monotonic() < deadline:
-        page.wait_for_timeout(20)
-    # What was held goes on from here.
-    page.unroute(f"**/{PAGES[name]}*")
-    page.locator("#page h1").wait_for()
+    page = look(open_gateway, "/#/targets")
+    trouble = Trouble(page)
+    for name in (*[name for name in PAGES if name != "targets"], "targets"):
+        trouble.path, trouble.mode = PAGES[name], "hold"
+        page.get_by_role("navigation").get_by_role("link", name=name.capitalize()).click()
+        page.get_by_role("status").get_by_text("Loading…").wait_for()
+        deadline = time.monotonic() + 5
+        while not trouble.held and time.monotonic() < deadline:
+            page.wait_for_timeout(20)
+        assert page.locator("#page").is_hidden(), "nothing half read is shown"
+        trouble.spoil()
+        alert = page.locator("#gone")
+        alert.get_by_text("the store is on fire").wait_for()
+        assert page.locator("#page").is_hidden()
+        assert page.locator("#loading").is_hidden()
+        trouble.mode = "away"
+        page.get_by_role("button", name="Try now").click()
+        page.locator("#page h1").wait_for()
+        alert.wait_for(state="hidden")
 
 
 def test_a_hidden_page_asks_nothing_and_asks_again_when_seen(open_gateway, look) -> None:
