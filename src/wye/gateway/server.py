@@ -135,8 +135,8 @@ def _read_again(path: str) -> tuple[Config, QueryRouter | None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio turns Nagle's algorithm off on what it accepts; else parts of a
-    # response wait for each other's acknowledgement, some 40 ms.
+    # With the protocol named, asyncio turns Nagle's algorithm off on what it accepts; else parts of
+    # a response wait for each other's acknowledgement, some 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
