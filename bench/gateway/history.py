@@ -19,7 +19,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from wye.data import load_embedded
-from wye.gateway.config import Config, parse_config
+from wye.gateway.config import Config
+from wye.gateway.config_file import parse_config
 from wye.gateway.estimates import Expected
 from wye.gateway.money.books import Books, Spend
 from wye.gateway.money.keys import KeyBook, Limits

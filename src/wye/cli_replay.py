@@ -101,7 +101,7 @@ def register(app: typer.Typer, screen: Console) -> None:
 def _settings(config: Path | None) -> Config | None:
     if config is None:
         return None
-    from wye.gateway.config import read_config
+    from wye.gateway.config_file import read_config
 
     return read_config(config)
 

@@ -27,7 +27,7 @@ StoreFile = Annotated[
 
 def settings_of(config: Path | None, store: str | None) -> Config | None:
     """The configuration that was named, or lies here; None where a store alone is meant."""
-    from wye.gateway.config import read_config
+    from wye.gateway.config_file import read_config
 
     if config is not None and store is not None:
         raise WyeError("give --config or --store, not both")

@@ -58,7 +58,7 @@ def test_a_check_prints_figure_threshold_and_seeds_and_its_exit_code_is_its_verd
 
 
 def test_init_writes_a_file_that_serve_accepts_and_keeps_yours(wye: Wye, tmp_path: Path) -> None:
-    from wye.gateway.config import read_config
+    from wye.gateway.config_file import read_config
 
     ended = wye("init")
     assert ended.code == 0, ended.err

@@ -11,7 +11,7 @@ import pytest
 
 from wye.data import RoutingData
 from wye.errors import WyeError
-from wye.gateway.config import parse_config
+from wye.gateway.config_file import parse_config
 from wye.gateway.log_data import read_log
 from wye.gateway.logged_traffic import read_traffic
 from wye.gateway.openai_api import parse_chat

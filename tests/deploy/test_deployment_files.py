@@ -19,7 +19,8 @@ from compose_spec import PyCompose
 from starlette.testclient import TestClient
 
 from wye.gateway.app import ROUTES, create_app
-from wye.gateway.config import Config, parse_config
+from wye.gateway.config import Config
+from wye.gateway.config_file import parse_config
 from wye.gateway.server import _GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]

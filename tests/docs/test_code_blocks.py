@@ -80,7 +80,7 @@ class Reader:
             self._run(["bash", "-euo", "pipefail", "-c", commands], block)
 
     def _toml(self, block: Block) -> None:
-        from wye.gateway.config import read_config
+        from wye.gateway.config_file import read_config
 
         path = self.folder / "wye.toml"
         path.write_text(block.text, encoding="utf-8")

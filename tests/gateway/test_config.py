@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.config import ConfigError, parse_config, read_config, with_address
+from wye.gateway.config import ConfigError
+from wye.gateway.config_file import parse_config, read_config, with_address
 from wye.gateway.example import PROVIDERS, example, write_example
 from wye.gateway.toml_lines import key_lines
 

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from wye.gateway.breaker import State
-from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.config import ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.money.keys import KeyBook, Limits
 
 

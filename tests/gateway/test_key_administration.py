@@ -1,4 +1,4 @@
-"""Keys over HTTP: what `wye keys` does, for the administrator alone, and for no page from elsewhere."""
+"""Keys over HTTP: what `wye keys` does, for the administrator alone and for no foreign page."""
 
 from __future__ import annotations
 
@@ -156,6 +156,7 @@ def test_every_change_is_logged_without_the_secret(served, caplog):
         served.http.patch(f"/api/keys/{told['key']['id']}", json={"budget_day": 2.0})
         served.http.post(f"/api/keys/{told['key']['id']}/revoke", json={})
     lines = [r.getMessage() for r in caplog.records if r.name == "wye.gateway.audit"]
-    assert [word in line for word, line in zip(("made", "changed", "revoked"), lines)] == [True] * 3
+    done = ("made", "changed", "revoked")
+    assert all(word in line for word, line in zip(done, lines, strict=True))
     assert all("'team'" in line and "127.0.0.1" in line for line in lines)
     assert told["secret"] not in " ".join(lines)

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 from postgresql_server import PASSWORD
 
-from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.config import ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.dialects import PASSWORD_ENV, StoreError, place_of, shown
 from wye.gateway.money.books import Books, Left, Order, Spend
 from wye.gateway.money.group_commit import GroupCommit, Handler, LedgerError

@@ -8,7 +8,8 @@ import socket
 import anthropic
 import pytest
 
-from wye.gateway.config import Config, ConfigError, parse_config
+from wye.gateway.config import Config, ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.upstream import build_upstreams
 
 ASK = [{"role": "user", "content": "What is 6 x 7?"}]

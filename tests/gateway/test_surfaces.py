@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wye.gateway import sse
-from wye.gateway.config import ConfigError, SurfaceName, parse_config
+from wye.gateway.config import ConfigError, SurfaceName
+from wye.gateway.config_file import parse_config
 from wye.gateway.errors import ApiError
 from wye.gateway.money.bounds import bounds_of
 from wye.gateway.openai_api import parse_json

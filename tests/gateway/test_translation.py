@@ -10,7 +10,8 @@ import anthropic
 import openai
 import pytest
 
-from wye.gateway.config import Config, ConfigError, Target, parse_config
+from wye.gateway.config import Config, ConfigError, Target
+from wye.gateway.config_file import parse_config
 from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import build_upstreams
 

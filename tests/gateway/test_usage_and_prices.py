@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.config import parse_config
+from wye.gateway.config_file import parse_config
 from wye.gateway.money.prices import CONFIGURED, Prices, listed
 from wye.gateway.money.usage import Usage, read_usage, usage_of
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.config import ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.money.books import Books
 from wye.gateway.money.keys import KeyBook, Limits
 from wye.gateway.schema import connect, leases

@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 
 from wye.errors import WyeError
 from wye.gateway.app import create_app
-from wye.gateway.config import Config, read_config, with_address
+from wye.gateway.config import Config
+from wye.gateway.config_file import read_config, with_address
 from wye.gateway.dialects import shown
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
 from wye.gateway.gateway import Gateway

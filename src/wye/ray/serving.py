@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wye.errors import WyeError
-from wye.gateway.config import Config, ConfigError, read_config
+from wye.gateway.config import Config, ConfigError
+from wye.gateway.config_file import read_config
 
 if TYPE_CHECKING:
     from ray.serve import Application

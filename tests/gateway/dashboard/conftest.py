@@ -146,7 +146,7 @@ def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> St
     [store], and arguments of `create_app`.
     """
     from wye.gateway.app import create_app
-    from wye.gateway.config import parse_config
+    from wye.gateway.config_file import parse_config
 
     def start(
         store: Path | None = None, port: int = 0, store_table: str = "", **of_the_app: Any

@@ -72,7 +72,7 @@ def test_a_hostile_address_stays_text(busy, look) -> None:
 
 def test_hostile_names_stay_text_on_every_page(upstream, serve, send, look, settled, tmp_path):
     from wye.gateway.app import create_app
-    from wye.gateway.config import parse_config
+    from wye.gateway.config_file import parse_config
 
     # What a target may be called has no blanks.
     quoted, name = json.dumps(HOSTILE), json.dumps("<img/src=x/onerror=alert(1)>")

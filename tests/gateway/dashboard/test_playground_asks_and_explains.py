@@ -139,7 +139,7 @@ def test_stop_ends_the_answer(open_gateway, look) -> None:
 @pytest.mark.local
 def test_the_embedded_model_writes_on_the_page_and_stops_when_told(look, serve, tmp_path) -> None:
     from wye.gateway.app import create_app
-    from wye.gateway.config import parse_config
+    from wye.gateway.config_file import parse_config
     from wye.gateway.pool import WeightsError, weights
 
     pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.config import Config, ConfigError, parse_config
+from wye.gateway.config import Config, ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.errors import ApiError
 from wye.gateway.learning.judge import GRADES, grade, question
 from wye.gateway.learning.outcome_checks import CheckTable, check_of

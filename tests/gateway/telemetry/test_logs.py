@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.config import Config, ConfigError, parse_config
+from wye.gateway.config import Config, ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.money.keys import KeyBook, Limits
 from wye.gateway.store import Store
 from wye.gateway.telemetry.log_lines import Lines, start_logging
@@ -249,7 +250,7 @@ def test_a_task_that_nobody_awaited_tells_no_prompt():
 def test_a_dying_thread_tells_no_prompt():
     script = f"""
 import threading
-from wye.gateway.config import parse_config
+from wye.gateway.config_file import parse_config
 from wye.gateway.telemetry.log_lines import start_logging
 start_logging(parse_config('[[targets]]\\nname = "a"\\nbase_url = "http://127.0.0.1:1"'))
 def die():

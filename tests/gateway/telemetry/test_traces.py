@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
 
-from wye.gateway.config import ConfigError, parse_config
+from wye.gateway.config import ConfigError
+from wye.gateway.config_file import parse_config
 from wye.gateway.telemetry.trace import begin
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
