@@ -178,6 +178,35 @@ def test_a_messages_client_is_answered_by_a_chat_target_with_tools_and_pictures(
     assert (decision["outcome"]["input_tokens"], decision["outcome"]["output_tokens"]) == (30, 9)
 
 
+@pytest.mark.parametrize("arguments", ['{"at": ', "[1]", "sky"])
+def test_a_call_whose_arguments_have_no_place_in_a_message_is_no_answer(served, world, arguments):
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": arguments}}
+    world.script("gpt@t", body=chat_answer({"content": None, "tool_calls": [call]}, "tool_calls"))
+    world.script("claude@t", body=message_answer([{"type": "text", "text": "so"}]))
+    answer = served.http.post("/v1/messages", json={**AGENT, "model": "wye"})
+    assert answer.headers["x-wye-target"] == "claude"
+    attempts = served.decision(answer)["outcome"]["attempts"]
+    assert {attempt["fault"] for attempt in attempts} == {"garbage"}
+    assert "arguments that are no JSON object" in attempts[0]["error"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": ["x"]}}]},
+        {"choices": [{"index": 0}]},
+        {"choices": [{}], "id": 7},
+        {"choices": [{"index": 0, "message": "so", "finish_reason": "stop"}]},
+    ],
+)
+def test_a_chat_answer_that_cannot_be_read_is_no_message(served, world, broken):
+    world.script("gpt@t", body={**chat_answer({"content": "so"}), **broken})
+    answer = served.http.post("/v1/messages", json={**AGENT, "model": "gpt"})
+    assert answer.status_code == 503, answer.text
+    attempts = served.decision(answer)["outcome"]["attempts"]
+    assert {attempt["fault"] for attempt in attempts} == {"garbage"}
+
+
 def test_a_messages_client_streams_from_a_chat_target(served, claude, world):
     parts = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "look"}}]
     more = [{"index": 0, "function": {"arguments": '{"at": "s'}}]

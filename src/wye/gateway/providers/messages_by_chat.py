@@ -6,8 +6,9 @@ and keys hold as they do for chat.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,9 @@ from wye.gateway.config import Target
 from wye.gateway.providers.messages_to_chat import carry_messages
 from wye.gateway.surfaces.body import Body
 from wye.gateway.upstream import Fault, Upstream, UpstreamError, closing
+
+if TYPE_CHECKING:
+    from any_llm.types.completion import ChatCompletion
 
 # Newer models of OpenAI take no `max_tokens`; servers that are compatible may know no other name.
 _RENAMED_AT = ("api.openai.com",)
@@ -40,7 +44,9 @@ class MessagesByChat:
 
         answer = await self._chat.complete(self._request(request))
         with_fields = {"created": 0, "object": "chat.completion", **answer}
-        message = chat_completion_to_message_response(self._model(ChatCompletion, with_fields))
+        completion = self._model(ChatCompletion, with_fields)
+        self._check_calls(completion)
+        message = chat_completion_to_message_response(completion)
         found: dict[str, Any] = message.model_dump(mode="json", exclude_none=True)
         return {"stop_sequence": None, **found}
 
@@ -95,6 +101,23 @@ class MessagesByChat:
         if urlsplit(self._target.address or "").hostname in _RENAMED_AT:
             chat["max_completion_tokens"] = chat.pop("max_tokens")
         return chat
+
+    def _check_calls(self, completion: ChatCompletion) -> None:
+        """Arguments that are no JSON object have no place in a message; the library drops them.
+
+        Raises:
+            UpstreamError: a call has such.
+        """
+        calls = (completion.choices[0].message.tool_calls if completion.choices else None) or ()
+        for call in calls:
+            arguments = call.function.arguments if hasattr(call, "function") else "{}"
+            try:
+                whole = isinstance(json.loads(arguments or "{}"), dict)
+            except (ValueError, RecursionError):
+                whole = False
+            if not whole:
+                said = "called a tool with arguments that are no JSON object"
+                raise self._error(said, Fault.GARBAGE)
 
     def _model(self, model: type[Any], value: Mapping[str, Any]) -> Any:
         """The library's object of an answer."""
