@@ -135,3 +135,27 @@ def test_a_row_says_what_a_list_shows(stored):
     assert row["quality"] == 0.75, "the latest feedback counts"
     assert row["session"] == "s1"
     assert row["surface"] == "messages"
+
+
+def test_every_filter_is_understood_by_every_database(place):
+    store = Store(place, batch_seconds=0.01)
+    began = time.time() - 60
+    records = [decision(number, began) for number in range(12)]
+    for record in records:
+        store.add(record)
+        store.add(OutcomeRecord(record.id, record.time, record.target, "ok", 200))
+    assert store.flush()
+    wanted = Filter(
+        since=records[2].time,
+        until=records[11].time,
+        target="large",
+        policy="best",
+        key="key-1",
+        status="ok",
+        surface="chat",
+        text="question 7 100%_SURE",
+    )
+    found = search(store.engine, wanted, 5).data
+    assert [row["id"] for row in found] == [records[7].id]
+    assert len(search(store.engine, Filter(session="s1"), 25).data) == 6
+    store.close()

@@ -17,8 +17,8 @@ NOW = 1_790_000_123.5
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "gateway.db", batch_seconds=0.01)
+def store(place):
+    store = Store(place, batch_seconds=0.01)
     yield store
     store.close()
 
