@@ -83,6 +83,8 @@ def test_the_best_target_is_the_naive_one(score, cost):
         )
         expected.append(ranked[0] if row[ranked[0]] > -np.inf else -1)
     assert best_target(score, cost).tolist() == expected
+    alone = [best_target(score[i : i + 1], cost[i : i + 1]).tolist() for i in range(5)]
+    assert alone == [[column] for column in expected]
 
 
 def test_a_tie_in_quality_goes_to_the_cheaper_model_and_says_so():

@@ -5,6 +5,7 @@ Shape letters: Q queries, M models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, overload
 
@@ -74,6 +75,8 @@ def best_target(score: FloatArray, cost: FloatArray) -> IntArray:
     n_queries, n_models = score.shape
     if n_models == 0:
         return np.full(n_queries, -1, dtype=np.intp)
+    if n_queries == 1 and not np.isnan(score).any():
+        return np.array([_best_of_one(score[0].tolist(), cost[0].tolist())], dtype=np.intp)
     target: IntArray = score.argmax(axis=1)
     top = score.max(axis=1, keepdims=True)
     tied = score == top
@@ -83,6 +86,18 @@ def best_target(score: FloatArray, cost: FloatArray) -> IntArray:
         target[rows] = np.where(tied[rows], price, np.inf).argmin(axis=1)
     target[top[:, 0] == -np.inf] = -1
     return target
+
+
+def _best_of_one(score: list[float], cost: list[float]) -> int:
+    """`best_target` of one query; a few numbers are compared faster than arrays of them."""
+    top = max(score)
+    if top == -math.inf:
+        return -1
+
+    def price(column: int) -> float:
+        return math.inf if math.isnan(cost[column]) else cost[column]
+
+    return min((i for i, value in enumerate(score) if value == top), key=price)
 
 
 def write_choice(
