@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ _NO_KEY = "none"
 
 
 def require(what: str) -> None:
-    """Make sure that any-llm is here.
+    """Make sure that any-llm is here, and load it: no request is to wait for that second or two.
 
     Args:
         what: what needs it, for the message.
@@ -29,6 +30,7 @@ def require(what: str) -> None:
         raise ValueError(
             f'{what} needs any-llm, which is not installed: pip install "wye[providers]"'
         )
+    import_module("any_llm.utils.messages_compat")
 
 
 def provider_class(name: str) -> type[AnyLLM]:
