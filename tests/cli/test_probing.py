@@ -52,7 +52,7 @@ def serving(models: dict[str, ChatModel], *, capital: str = "Paris") -> Iterator
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(site, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     deadline = time.monotonic() + 30

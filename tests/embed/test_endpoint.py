@@ -47,7 +47,7 @@ def running() -> Iterator[Server]:
     app = Starlette(routes=[Route("/v1/embeddings", state.embeddings, methods=["POST"])])
     listener = socket.create_server(("127.0.0.1", 0))
     state.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
