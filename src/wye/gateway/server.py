@@ -44,6 +44,7 @@ _TICK_SECONDS = 0.05
 # Python lets a thread that computes hold the others up for this long; the store's writer does so
 # while it makes rows, and requests would feel the usual 5 ms.
 _SWITCH_SECONDS = 0.0005
+_YOUNG_OBJECTS = 20_000
 
 
 class ServeError(WyeError):
@@ -233,6 +234,8 @@ def _keep_pauses_short() -> None:
     gc.collect()
     # What stands at the start stays; looking through it for garbage would stop every request.
     gc.freeze()
+    # The usual threshold looks for garbage several times in every request.
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 100)
 
 
 def _welcome(config: Config, listener: socket.socket, say: Callable[[str], None]) -> None:
