@@ -11,16 +11,15 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wye.cli_options import AsJson
+from wye.cli_store import ConfigFile, StorePlace, opened, settings_of
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from rich.console import Console
 
     from wye.gateway.config import Config
@@ -30,16 +29,6 @@ _NONE = "none"
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Name = Annotated[str, typer.Argument(help="The key's name.")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="The gateway's configuration; ./wye.toml where there is one."),
-]
-StorePlace = Annotated[
-    str | None,
-    typer.Option(
-        "--store", metavar="STORE", help="The gateway's store (file or url), instead of --config."
-    ),
-]
 Usd = Annotated[str | None, typer.Option(metavar="USD", help="'none' takes the limit away.")]
 Count = Annotated[str | None, typer.Option(metavar="COUNT", help="'none' takes the limit away.")]
 Targets = Annotated[
@@ -79,7 +68,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         from wye.gateway.money.keys import Limits
 
         limits = _limits(locals())
-        settings = _settings(config, store)
+        settings = settings_of(config, store)
         _check_names(limits, settings)
         with _book(settings, store) as book:
             key, secret = book.add(name, Limits(**limits))
@@ -112,7 +101,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         limits = _limits(locals())
         if not limits:
             raise WyeError("nothing to set: give at least one limit, for instance --budget-day 5")
-        settings = _settings(config, store)
+        settings = settings_of(config, store)
         _check_names(limits, settings)
         with _book(settings, store) as book:
             key = book.change(name, limits)
@@ -127,7 +116,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
         from wye.gateway.money.key_view import as_dict, state_of
 
-        with _book(_settings(config, store), store) as book:
+        with _book(settings_of(config, store), store) as book:
             found = book.list()
         if as_json:
             print(json.dumps([as_dict(key) for key in found], ensure_ascii=False))  # noqa: T201
@@ -145,7 +134,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         """Show a key's limits, and what it has spent and holds reserved."""
         from wye.gateway.money.key_view import as_dict, spent_of, state_of
 
-        with _book(_settings(config, store), store) as book:
+        with _book(settings_of(config, store), store) as book:
             key = book.get(name)
             balance = book.balance(key)
         if as_json:
@@ -165,48 +154,17 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
     @keys.command("revoke")
     def revoke(name: Name, config: ConfigFile = None, store: StorePlace = None) -> None:
         """Refuse a key from now on, for good."""
-        with _book(_settings(config, store), store) as book:
+        with _book(settings_of(config, store), store) as book:
             key = book.revoke(name)
         messages.print(f"revoked {key.name!r} ({key.prefix}...)", markup=False)
-
-
-def _settings(config: Path | None, store: str | None) -> Config | None:
-    """The configuration that was named, or lies here; None where a store alone is meant."""
-    from wye.gateway.config_file import read_config
-
-    if config is not None and store is not None:
-        raise WyeError("give --config or --store, not both")
-    if config is None and store is None and Path("wye.toml").is_file():
-        config = Path("wye.toml")
-    return None if config is None else read_config(config)
-
-
-@contextmanager
-def store_engine(config: Path | None, store: str | None) -> Iterator[sa.Engine]:
-    """The store that was named, or that of the configuration here."""
-    with _engine(_settings(config, store), store) as engine:
-        yield engine
 
 
 @contextmanager
 def _book(settings: Config | None, store: str | None) -> Iterator[KeyBook]:
     from wye.gateway.money.keys import KeyBook
 
-    with _engine(settings, store) as engine:
+    with opened(settings, store) as engine:
         yield KeyBook(engine)
-
-
-@contextmanager
-def _engine(settings: Config | None, store: str | None) -> Iterator[sa.Engine]:
-    from wye.gateway.schema import connect
-    from wye.gateway.store_settings import StoreTable
-
-    table = settings.store if settings is not None else StoreTable()
-    engine = connect(table.place() if store is None else store)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _check_names(limits: dict[str, Any], settings: Config | None) -> None:

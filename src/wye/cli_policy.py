@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wye.cli_options import AsJson
-from wye.cli_store import ConfigFile, StoreFile, opened, settings_of
+from wye.cli_store import ConfigFile, StorePlace, opened, settings_of
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
     @policy.command("list")
     def list_versions(
-        config: ConfigFile = None, store: StoreFile = None, as_json: AsJson = False
+        config: ConfigFile = None, store: StorePlace = None, as_json: AsJson = False
     ) -> None:
         """List every version, which one decides, and by what each running gateway does."""
         from wye.gateway.learning.learning_report import versions_report
@@ -93,7 +93,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
     def show(
         version: VersionId,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Show a version's policies, as JSON."""
         from wye.gateway.learning.versions import VersionBook
@@ -109,7 +109,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         ],
         note: Note = "",
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Have a version decide at every gateway of the store."""
         from wye.gateway.learning.versions import VersionBook
@@ -123,7 +123,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
     @policy.command("rollback")
     def policy_rollback(
-        note: Note = "", config: ConfigFile = None, store: StoreFile = None
+        note: Note = "", config: ConfigFile = None, store: StorePlace = None
     ) -> None:
         """Have the version decide that decided before the present one."""
         from wye.gateway.learning.versions import VersionBook
@@ -133,7 +133,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
             _back(VersionBook(engine), note, say)
 
     @app.command("rollback")
-    def rollback(note: Note = "", config: ConfigFile = None, store: StoreFile = None) -> None:
+    def rollback(note: Note = "", config: ConfigFile = None, store: StorePlace = None) -> None:
         """Undo the last change: end a canary or A/B that runs, else take the version before."""
         from wye.gateway.learning.experiments import ExperimentBook
         from wye.gateway.learning.versions import VersionBook
@@ -175,7 +175,7 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
             float | None, typer.Option(help="Share by which it may cost more; any by default.")
         ] = None,
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """Begin an experiment at every gateway of the store."""
         from wye.gateway.learning.experiments import ExperimentBook, Plan
@@ -193,7 +193,9 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
         )
 
     @experiment.command("status")
-    def status(config: ConfigFile = None, store: StoreFile = None, as_json: AsJson = False) -> None:
+    def status(
+        config: ConfigFile = None, store: StorePlace = None, as_json: AsJson = False
+    ) -> None:
         """Show every experiment, and what is known of those that run."""
         from wye.gateway.learning.learning_report import experiments_report
 
@@ -216,7 +218,7 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
         ] = False,
         note: Note = "",
         config: ConfigFile = None,
-        store: StoreFile = None,
+        store: StorePlace = None,
     ) -> None:
         """End an experiment; the present version decides everything, or the candidate does."""
         from wye.gateway.learning.experiments import RUNNING, ExperimentBook

@@ -20,8 +20,11 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="The gateway's configuration; ./wye.toml where there is one."),
 ]
-StoreFile = Annotated[
-    str | None, typer.Option("--store", help="The gateway's store, instead of --config.")
+StorePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE", help="The gateway's store (file or url), instead of --config."
+    ),
 ]
 
 
@@ -39,15 +42,11 @@ def settings_of(config: Path | None, store: str | None) -> Config | None:
 @contextmanager
 def opened(settings: Config | None, store: str | None) -> Iterator[sa.Engine]:
     """The engine of the store that was named, else of the configuration's, else of the user's."""
-    from wye.gateway.dialects import place_of
     from wye.gateway.schema import connect
     from wye.gateway.store_settings import StoreTable
 
-    if settings is not None:
-        place = settings.store.place()
-    else:
-        place = place_of(store) if store is not None else StoreTable().place()
-    engine = connect(place)
+    table = settings.store if settings is not None else StoreTable()
+    engine = connect(table.place() if store is None else store)
     try:
         yield engine
     finally:

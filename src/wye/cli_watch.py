@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wye.cli_keys import ConfigFile, StorePlace, store_engine
 from wye.cli_options import AsJson, DataFolder, EmbedderName, Exclude, Seed, read_data
+from wye.cli_store import ConfigFile, StorePlace, opened, settings_of
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         """The latest alarms, newest first."""
         from wye.gateway.watch import alarm_book
 
-        with store_engine(config, store) as engine:
+        with opened(settings_of(config, store), store) as engine:
             found = alarm_book.listed(engine, limit=limit, open_only=not every)
         if as_json:
             screen.print_json(json.dumps(found))
@@ -127,7 +127,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         """Acknowledge an alarm."""
         from wye.gateway.watch import alarm_book
 
-        with store_engine(config, store) as engine:
+        with opened(settings_of(config, store), store) as engine:
             wanted = [alarm]
             if alarm == "all":
                 wanted = [
