@@ -8,7 +8,6 @@ take each piece of its answer within `send_seconds`, so that neither holds a pla
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wye.gateway.config import Server
 from wye.gateway.errors import ApiError
 from wye.gateway.metrics import Metrics
+from wye.gateway.patience import Patience
 from wye.gateway.places import Places
 from wye.gateway.surfaces import surface_at
 
@@ -47,7 +47,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        timed = (scope, self._in_time(receive), self._taken(send))
+        timed = (scope, receive, send)
         if scope["method"] != "POST" or not _asks(scope["path"]):
             await self._serve(*timed)
             return
@@ -65,11 +65,17 @@ class Door:
             self._places.leave(entered)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Nobody is there to be answered, and nothing went wrong here.
-        with contextlib.suppress(ClientDisconnect, NotTakenError):
-            await self._app(scope, receive, send)
+        reading, sending = Patience(), Patience()
+        try:
+            await self._app(scope, self._in_time(receive, reading), self._taken(send, sending))
+        except (ClientDisconnect, NotTakenError):
+            # Nobody is there to be answered, and nothing went wrong here.
+            return
+        finally:
+            reading.close()
+            sending.close()
 
-    def _in_time(self, receive: Receive) -> Receive:
+    def _in_time(self, receive: Receive, patience: Patience) -> Receive:
         seconds = self._server.body_seconds
         deadline: float | None = None
         whole = False
@@ -81,7 +87,7 @@ class Door:
             if deadline is None:
                 deadline = asyncio.get_running_loop().time() + seconds
             try:
-                async with asyncio.timeout_at(deadline):
+                with patience.until(deadline):
                     message = await receive()
             except TimeoutError:
                 raise ApiError(
@@ -95,9 +101,9 @@ class Door:
 
         return receive_in_time
 
-    def _taken(self, send: Send) -> Send:
+    def _taken(self, send: Send, patience: Patience) -> Send:
         seconds = self._server.send_seconds
-
+        clock = asyncio.get_running_loop().time
         streams = False
 
         async def send_in_time(message: Message) -> None:
@@ -108,7 +114,7 @@ class Door:
                 await send(message)
                 return
             try:
-                async with asyncio.timeout(seconds):
+                with patience.until(clock() + seconds):
                     await send(message)
             except TimeoutError:
                 raise NotTakenError(f"the client took nothing for {seconds:g} s") from None

@@ -19,6 +19,8 @@ import aiohttp
 from wye.gateway import sse
 from wye.gateway.config import Target
 from wye.gateway.connections import Connections, parts, undecodable
+from wye.gateway.openai_api import no_constant
+from wye.gateway.patience import Patience
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
 from wye.gateway.surfaces.messages import COUNT_PATH, VERSION_HEADER
@@ -97,8 +99,9 @@ class Endpoint(Upstream):
         first = loop.time() + min(times.first_byte, times.total)
         begun = finished = False
         response: aiohttp.ClientResponse | None = None
+        patience = Patience()
         try:
-            async with asyncio.timeout_at(first):
+            with patience.until(first):
                 response = await self._send(surface, request, body, surface.upstream_path)
             kind = response.headers.get("content-type", "")
             if "json" in kind or "html" in kind:
@@ -107,7 +110,7 @@ class Endpoint(Upstream):
             while True:
                 # Counted from here, so that a client that reads slowly is not held against it.
                 until = min(deadline, loop.time() + times.between) if begun else first
-                async with asyncio.timeout_at(until):
+                with patience.until(until):
                     event = await anext(pieces, None)
                 if event is None:
                     break
@@ -133,6 +136,7 @@ class Endpoint(Upstream):
         except aiohttp.ClientError as error:
             raise self._broken(error) from error
         finally:
+            patience.close()
             if response is not None:
                 response.release()
         if not finished:
@@ -231,7 +235,12 @@ class Endpoint(Upstream):
 
     def _object(self, raw: bytes | str) -> dict[str, Any]:
         try:
-            value = json.loads(raw, parse_constant=_no_constant)
+            text = (
+                raw
+                if isinstance(raw, str)
+                else raw.decode(json.detect_encoding(raw), "surrogatepass")
+            )
+            value = _JSON.decode(text)
         except (ValueError, RecursionError):
             raise self._error("sent something that is not JSON", Fault.GARBAGE) from None
         if not isinstance(value, dict):
@@ -281,8 +290,8 @@ async def _head(response: aiohttp.ClientResponse) -> bytes:
     return head
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+# Made once: `json.loads` would make one for every piece of a stream.
+_JSON = json.JSONDecoder(parse_constant=no_constant)
 
 
 async def _drain(pieces: AsyncIterator[sse.Event]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wye.gateway.lane import Call
 from wye.gateway.money.admission import Grant
 from wye.gateway.openai_api import ChatRequest
+from wye.gateway.patience import Patience
 from wye.gateway.records import OutcomeRecord, Status
 from wye.gateway.router_service import Routed
 from wye.gateway.surfaces import Reading, surface_of
@@ -60,7 +61,7 @@ class Exchange:
     outcome: OutcomeRecord | None = None
     assessment: Assessment | None = None
     vector: NDArray[np.float32] | None = None
-    _limit: asyncio.Timeout | None = None
+    _patience: Patience = field(default_factory=Patience)
 
     @property
     def decision_id(self) -> str:
@@ -84,23 +85,18 @@ class Exchange:
             UpstreamError: it was cut, now or before.
         """
         if self.cut_reason is None:
-            limit = asyncio.timeout(None)
             try:
-                async with limit:
-                    self._limit = limit
+                with self._patience.until(math.inf):
                     return await work()
             except TimeoutError:
-                if not limit.expired():
+                if self.cut_reason is None:
                     raise
-            finally:
-                self._limit = None
         raise UpstreamError(str(self.cut_reason), fault=Fault.STOPPED)
 
     def cut(self, reason: str) -> None:
         """End it from outside, with an error that the client sees."""
         self.cut_reason = reason
-        if self._limit is not None:
-            self._limit.reschedule(0.0)
+        self._patience.expire()
 
     def finish(self, status: Status, *, http_status: int = 200, error: str | None = None) -> None:
         """Write the outcome; later calls do nothing."""

@@ -120,9 +120,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
             "send JSON encoded as UTF-8"
         ) from None
     try:
-        value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
-        )
+        value = _JSON.decode(text)
     except json.JSONDecodeError as error:
         raise bad_request(
             f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -307,7 +305,8 @@ def _unique(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """Refuse NaN and the infinities, which Python reads and JSON has not."""
     raise ValueError(f"{name} is no JSON number")
 
 
@@ -316,6 +315,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is too large")
     return value
+
+
+# Made once: `json.loads` would make one for every request.
+_JSON = json.JSONDecoder(parse_constant=no_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _encodable(value: Any) -> bool:

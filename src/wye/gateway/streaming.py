@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from wye.gateway import sse
 from wye.gateway.exchange import AnswerStream
+from wye.gateway.patience import Patience
 from wye.gateway.surfaces import surface_of
 from wye.gateway.upstream import UpstreamError
 
@@ -34,22 +36,23 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: it left.
     """
-    limit = asyncio.timeout(None)
+    patience, gone, over = Patience(), False, False
 
     async def watch() -> None:
+        nonlocal gone
         try:
             await _disconnected(receive)
         finally:
             if not over:
-                limit.reschedule(0.0)
+                gone = True
+                patience.expire()
 
-    over = False
     watching = asyncio.create_task(watch())
     try:
-        async with limit:
+        with patience.until(math.inf):
             return await work
     except TimeoutError:
-        if not limit.expired():
+        if not gone:
             raise
         raise ClientGoneError from None
     finally:
