@@ -14,7 +14,7 @@ from yarl import URL
 
 from wye import __version__
 
-AGENT = f"wye/{__version__}"
+_AGENT = f"wye/{__version__}"
 _KEPT_SECONDS = 60.0
 # aiohttp writes longer bodies in pieces only where they come as a file.
 _LONG_BODY = 256 * 1024
@@ -45,7 +45,7 @@ class Connections:
             ),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": AGENT},
+            headers={"user-agent": _AGENT},
         )
 
     async def close(self) -> None:
