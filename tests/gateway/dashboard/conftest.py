@@ -58,6 +58,7 @@ class Served:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def stop(self) -> None:
+        """Stop; a second time does nothing."""
         self._server.should_exit = True
         self._thread.join(20)
         self._socket.close()
@@ -129,28 +130,35 @@ def upstream() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Serve an ASGI app until the test is over and its pages are closed.
+
+    A page asks its gateway again and again: one that stopped before it would put an error in its
+    console.
+    """
+    started: list[Served] = []
+
+    def start(app: Any, port: int = 0) -> Served:
+        started.append(Served(app, port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
-def serve() -> type[Served]:
-    """Serve an ASGI app; the caller stops it."""
-    return Served
+def new_app(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """The ASGI app of a gateway over the upstream.
 
-
-StartGateway = Callable[..., Served]
-
-
-@pytest.fixture(scope="session")
-def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> StartGateway:
-    """Start a gateway over the upstream; the caller stops it.
-
-    `start_gateway(store=path, port=0, store_table=toml, **of_the_app)`: further lines of the table
-    [store], and arguments of `create_app`.
+    `new_app(store=path, store_table=toml, **of_the_app)`: further lines of the table [store], and
+    arguments of `create_app`.
     """
     from wye.gateway.app import create_app
     from wye.gateway.config_file import parse_config
 
-    def start(
-        store: Path | None = None, port: int = 0, store_table: str = "", **of_the_app: Any
-    ) -> Served:
+    def new(store: Path | None = None, store_table: str = "", **of_the_app: Any) -> Any:
         store = store or tmp_path_factory.mktemp("gateway") / "gateway.db"
         targets = "".join(
             f'[[targets]]\nname = "{name}"\nbase_url = "{upstream}"\nquality = {quality}\n'
@@ -166,9 +174,34 @@ def start_gateway(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> St
             f'default_policy = "cheap"\n{targets}{policies}'
             f"[store]\npath = {json.dumps(str(store))}\nbatch_seconds = 0.05\n{store_table}"
         )
-        return Served(create_app(parse_config(text), **of_the_app), port)
+        return create_app(parse_config(text), **of_the_app)
+
+    return new
+
+
+@pytest.fixture
+def start_gateway(
+    new_app: Callable[..., Any], serve: Callable[..., Served]
+) -> Callable[..., Served]:
+    """Start a gateway over the upstream, for one test: `start_gateway(store, port, **more)`."""
+
+    def start(store: Path | None = None, port: int = 0, **of_new_app: Any) -> Served:
+        return serve(new_app(store, **of_new_app), port)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def share_gateway(new_app: Callable[..., Any]) -> Callable[..., Any]:
+    """A gateway for several tests: `with share_gateway(**of_new_app) as server`."""
+
+    @contextmanager
+    def shared(**of_new_app: Any) -> Iterator[Served]:
+        server = Served(new_app(**of_new_app))
+        yield server
+        server.stop()
+
+    return shared
 
 
 def ask(url: str, prompt: str, model: str = "wye") -> httpx.Response:
@@ -183,34 +216,32 @@ def send() -> Callable[..., httpx.Response]:
 
 
 @pytest.fixture(scope="session")
-def busy(start_gateway: StartGateway) -> Iterator[Served]:
+def busy(share_gateway: Callable[..., Any]) -> Iterator[Served]:
     """A gateway that answered twenty prompts, two of them hostile, and got some feedback.
 
     Tests count its figures, so none asks it anything more: that is what `open_gateway` is for.
     """
-    server = start_gateway()
-    hostile = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
-    for k in range(18):
-        model = "wye" if k % 3 else "wye/best"
-        response = ask(server.url, f"How much is {k} and {k}?", model)
-        if k % 2:
-            feedback = {"decision": response.headers["x-wye-decision"], "quality": k % 4 // 2}
-            httpx.post(f"{server.url}/v1/feedback", json=feedback).raise_for_status()
-    ask(server.url, hostile)
-    ask(server.url, f"{hostile} again", "large")
-    wait_for_requests(server.url, 20)
-    yield server
-    server.stop()
+    with share_gateway() as server:
+        hostile = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
+        for k in range(18):
+            model = "wye" if k % 3 else "wye/best"
+            response = ask(server.url, f"How much is {k} and {k}?", model)
+            if k % 2:
+                feedback = {"decision": response.headers["x-wye-decision"], "quality": k % 4 // 2}
+                httpx.post(f"{server.url}/v1/feedback", json=feedback).raise_for_status()
+        ask(server.url, hostile)
+        ask(server.url, f"{hostile} again", "large")
+        wait_for_requests(server.url, 20)
+        yield server
 
 
 @pytest.fixture(scope="session")
-def open_gateway(start_gateway: StartGateway) -> Iterator[Served]:
+def open_gateway(share_gateway: Callable[..., Any]) -> Iterator[Served]:
     """A gateway that any test may ask; its figures are nobody's to count."""
-    server = start_gateway()
-    for prompt in ("Who are you?", "What is two and two?"):
-        ask(server.url, prompt)
-    yield server
-    server.stop()
+    with share_gateway() as server:
+        for prompt in ("Who are you?", "What is two and two?"):
+            ask(server.url, prompt)
+        yield server
 
 
 def wait_for_requests(url: str, number: int) -> None:
@@ -261,8 +292,10 @@ class Watched:
 
 
 @pytest.fixture
-def look(chromium: Any) -> Iterator[Callable[..., Any]]:
+def look(chromium: Any, serve: Callable[..., Served]) -> Iterator[Callable[..., Any]]:
     """Open the dashboard of a gateway: `look(server, color_scheme="dark", viewport=...)`.
+
+    It takes `serve` so that its pages close before what they show stops.
 
     Afterwards every page must have kept quiet: no error in the console, no violation of the content
     security policy, no exception, and no request to anything but its own gateway.

@@ -32,10 +32,9 @@ POINTS = [
 
 
 @pytest.fixture(scope="module")
-def measured(start_gateway) -> Any:
-    server = start_gateway(frontier={"points": POINTS, "note": "Measured on 400 questions."})
-    yield server
-    server.stop()
+def measured(share_gateway) -> Any:
+    with share_gateway(frontier={"points": POINTS, "note": "Measured on 400 questions."}) as server:
+        yield server
 
 
 def overlaps(a: dict[str, float], b: dict[str, float]) -> bool:

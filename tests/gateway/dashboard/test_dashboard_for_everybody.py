@@ -66,18 +66,17 @@ PAGES = (
 
 
 @pytest.fixture(scope="module")
-def full(start_gateway, send, settled):
+def full(share_gateway, send, settled):
     """A gateway with something to see on every page."""
-    server = start_gateway()
-    for k in range(12):
-        send(server.url, f"How much is {k} and {k}?", "wye/best" if k % 3 else "wye")
-    settled(server.url, 12)
-    key = {"name": "team", "budget_day": 5, "budget_total": 100, "targets": ["small"]}
-    httpx.post(f"{server.url}/api/keys", json=key).raise_for_status()
-    other = httpx.post(f"{server.url}/api/keys", json={"name": "left"}).json()["key"]["id"]
-    httpx.post(f"{server.url}/api/keys/{other}/revoke", json={}).raise_for_status()
-    yield server
-    server.stop()
+    with share_gateway() as server:
+        for k in range(12):
+            send(server.url, f"How much is {k} and {k}?", "wye/best" if k % 3 else "wye")
+        settled(server.url, 12)
+        key = {"name": "team", "budget_day": 5, "budget_total": 100, "targets": ["small"]}
+        httpx.post(f"{server.url}/api/keys", json=key).raise_for_status()
+        other = httpx.post(f"{server.url}/api/keys", json={"name": "left"}).json()["key"]["id"]
+        httpx.post(f"{server.url}/api/keys/{other}/revoke", json={}).raise_for_status()
+        yield server
 
 
 def show(page: Any, name: str) -> None:

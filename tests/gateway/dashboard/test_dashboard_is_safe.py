@@ -105,4 +105,3 @@ def test_hostile_names_stay_text_on_every_page(upstream, serve, send, look, sett
     assert page.locator("main img, main script, dialog img, dialog script").count() == 0
     assert "owned" not in (title, page.title())
     assert dialogs == []
-    server.stop()

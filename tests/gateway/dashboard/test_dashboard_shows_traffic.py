@@ -47,7 +47,6 @@ def test_a_newcomer_is_told_what_to_do_and_it_works(start_gateway, look, settled
     page.get_by_label("Key figures").wait_for()
     assert figure(page, "Requests") == "1"
     assert page.get_by_role("heading", name="Ready: no request yet").is_hidden()
-    server.stop()
 
 
 def test_the_curl_snippet_is_the_request_the_gateway_takes(start_gateway, look, settled) -> None:
@@ -58,7 +57,6 @@ def test_the_curl_snippet_is_the_request_the_gateway_takes(start_gateway, look, 
     body = json.loads(re.search(r"-d '(.*)'", code, re.DOTALL)[1])
     assert httpx.post(url, json=body).status_code == 200
     settled(server.url, 1)
-    server.stop()
 
 
 def test_copy_puts_the_snippet_on_the_clipboard(start_gateway, look) -> None:
@@ -68,7 +66,6 @@ def test_copy_puts_the_snippet_on_the_clipboard(start_gateway, look) -> None:
     snippet.get_by_role("button", name="Copy").click()
     snippet.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == snippet.locator("code").inner_text()
-    server.stop()
 
 
 def test_key_figures_are_those_of_the_requests(busy, look) -> None:
@@ -106,14 +103,13 @@ def test_each_target_has_its_share(busy, look) -> None:
 
 
 @pytest.fixture(scope="module")
-def long(start_gateway, send, settled):
+def long(share_gateway, send, settled):
     """A gateway with more decisions than one page of the list holds."""
-    server = start_gateway()
-    for k in range(30):
-        send(server.url, f"Question number {k}?")
-    settled(server.url, 30)
-    yield server
-    server.stop()
+    with share_gateway() as server:
+        for k in range(30):
+            send(server.url, f"Question number {k}?")
+        settled(server.url, 30)
+        yield server
 
 
 def test_decisions_come_newest_first_and_older_ones_on_request(long, look) -> None:
@@ -206,7 +202,6 @@ def test_a_prompt_that_is_not_stored_is_not_shown(start_gateway, look, send, set
     page.get_by_role("link", name="Text not stored").click()
     page.get_by_role("dialog").get_by_role("heading", name="Candidates").wait_for()
     assert "secret" not in page.content()
-    server.stop()
 
 
 def test_a_target_that_keeps_failing_is_shown_resting(start_gateway, look, upstream_switch) -> None:
@@ -223,7 +218,6 @@ def test_a_target_that_keeps_failing_is_shown_resting(start_gateway, look, upstr
     card = page.get_by_role("region", name="small")
     card.get_by_text("resting").wait_for()
     assert "left alone for another" in card.inner_text()
-    server.stop()
 
 
 def test_the_address_of_a_decision_opens_it(busy, look) -> None:
@@ -252,8 +246,7 @@ def test_a_gateway_that_is_gone_is_noticed_and_found_again(
     alert.wait_for()
     assert "wye up" in alert.inner_text()
     assert figure(page, "Requests") == "1", "the last figures stay on the page"
-    again = start_gateway(tmp_path / "gateway.db", server.port)
+    start_gateway(tmp_path / "gateway.db", server.port)
     page.get_by_role("button", name="Try now").click()
     page.get_by_text("Live", exact=True).wait_for()
     alert.wait_for(state="hidden")
-    again.stop()

@@ -30,7 +30,6 @@ def test_rolling_back_asks_first_and_shows_what_decides_then(start_gateway, look
     question.wait_for(state="hidden")
     assert book.wanted().version is None
     engine.dispose()
-    server.stop()
 
 
 def test_an_experiment_is_shown_with_its_arms_and_stays_text(open_gateway, look) -> None:

@@ -14,9 +14,7 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 
 @pytest.fixture
 def server(start_gateway):
-    server = start_gateway()
-    yield server
-    server.stop()
+    return start_gateway()
 
 
 def make(page: Any, name: str, **limits: str) -> str:

@@ -114,4 +114,3 @@ def test_alarms_are_told_on_every_page_and_taken_note_of(start_gateway, look, tm
     alarm.get_by_role("button", name="Take note").click()
     alarm.get_by_text("Noted").wait_for()
     assert httpx.get(f"{server.url}/api/alarms").json()["open"] == 0
-    server.stop()

@@ -110,7 +110,6 @@ def test_a_prompt_that_no_target_answers_is_told(start_gateway, look, upstream_s
     row.get_by_text("error").wait_for()
     row.get_by_role("link").click()
     page.get_by_role("heading", name="What went wrong").wait_for()
-    server.stop()
 
 
 def test_suggested_prompts_fill_the_box_and_say_why(start_gateway, look) -> None:
@@ -123,7 +122,6 @@ def test_suggested_prompts_fill_the_box_and_say_why(start_gateway, look) -> None
     assert page.get_by_role("button", name="Question 6?").count() == 0
     page.get_by_role("button", name="Others").click()
     page.get_by_role("button", name="Question 6?").wait_for()
-    server.stop()
 
 
 def test_stop_ends_the_answer(open_gateway, look) -> None:
@@ -162,4 +160,3 @@ def test_the_embedded_model_writes_on_the_page_and_stops_when_told(look, serve, 
     page.get_by_text("Stopped.").wait_for()
     page.get_by_role("link", name="Decisions", exact=True).click()
     page.locator("#decisions").get_by_text("cancelled").wait_for()
-    server.stop()
