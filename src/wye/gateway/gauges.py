@@ -52,6 +52,12 @@ class Gauges:
         self._store_lost = gauge("wye_store_lost_records", "Records that never reached the disk.")
         self._alarms = gauge("wye_alarms_open", "Alarms that nobody has acknowledged.", "kind")
         self._traces = gauge("wye_traces", "Traces sent and dropped since the start.", "result")
+        self._shadows = gauge(
+            "wye_shadow_decisions",
+            "Decisions of shadows since the start: made, dropped where too many waited, failed.",
+            "result",
+        )
+        self._shadows_waiting = gauge("wye_shadows_waiting", "Decisions that shadows have to make.")
         self._limit = gauge(
             "wye_key_budget_usd", "Budget of a key, where it has one.", "key", "period"
         )
@@ -75,6 +81,10 @@ class Gauges:
         traces = gateway.onlookers.traces
         for result in ("sent", "dropped"):
             self._traces.labels(result).set(getattr(traces, result) if traces else 0)
+        shadows = gateway.service.trials.shadows
+        for result, count in shadows.counts.items():
+            self._shadows.labels(result).set(count)
+        self._shadows_waiting.set(shadows.waiting)
         # A store that cannot be read leaves these as they were; wye_store_ok tells.
         with suppress(sa.exc.DatabaseError):
             self._from_store(gateway)

@@ -51,6 +51,8 @@ class PolicySet:
         version: twelve hex digits over the router and the policies, by which the store knows them.
         digest: twelve hex digits over everything that a choice depends on but the request; prices
             and the other targets count too.
+        foresight: twelve hex digits over what estimates depend on but the request; sets that have
+            them in common expect the same.
 
     Raises:
         ConfigError: a policy's kind or parameters are wrong, or it could never choose.
@@ -76,15 +78,14 @@ class PolicySet:
         self.columns = self._expectations.columns
         self.source = source
         learned = _learned(router)
+        described = [
+            [t.model_dump(mode="json", exclude=_NOT_OF_THE_CHOICE) for t in config.targets],
+            [asdict(t.prices) if t.prices is not None else None for t in config.targets],
+        ]
+        self.foresight = _hex(described, learned)
         self.version = _hex([self.tables, self.default_policy], learned)
         self.digest = _hex(
-            [
-                [t.model_dump(mode="json", exclude=_NOT_OF_THE_CHOICE) for t in config.targets],
-                [asdict(t.prices) if t.prices is not None else None for t in config.targets],
-                self.tables,
-                config.conversation.model_dump(mode="json"),
-            ],
-            learned,
+            [*described, self.tables, config.conversation.model_dump(mode="json")], learned
         )
         self._generator = generator
         self._warm_up()
@@ -109,9 +110,9 @@ class PolicySet:
         """What is expected of every target on `chat`."""
         return await self._expectations.of(chat)
 
-    def expect_now(self, chat: ChatRequest) -> Expected:
-        """The same, here and now."""
-        return self._expectations.now([chat])[0]
+    def expect_now(self, chats: Sequence[ChatRequest]) -> list[Expected]:
+        """The same of several requests together, here and now."""
+        return self._expectations.now(chats)
 
     def policy(self, name: str, chat: ChatRequest) -> Policy:
         """The policy of that name for one request; a learner reads the request first."""
@@ -163,7 +164,7 @@ class PolicySet:
         if self._expectations.remote:
             return
         chat = parse_chat({"model": "wye", "messages": [{"role": "user", "content": _TRIAL}]})
-        expected = self.expect_now(chat)
+        expected = self.expect_now([chat])[0]
         for name in self.policies:
             policy = self.policy(name, chat)
             # A policy that keeps account of its choices would book a trial as a request.

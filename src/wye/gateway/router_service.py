@@ -210,7 +210,7 @@ class RouterService:
         for further in _further(routed):
             store.add(further)
         if course is not None and course.shadows and routed.policy is not None:
-            self.trials.shadow(course.shadows, chat, record, store)
+            self.trials.shadows.add(course, chat, record, routed.expected, store)
 
     def again(self, routed: Routed, excluded: Mapping[str, str]) -> str | None:
         """The same policy's next choice without the `excluded`; None when none is left."""

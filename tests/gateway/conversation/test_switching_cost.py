@@ -56,6 +56,9 @@ class Talk:
         chat = _counted(chat, sum(4 + len(m["content"]) for m in self.messages))
         expected = Expectations(None, self.config.targets).now([chat])[0]
         self.last = self.follows.expect(chat, expected, owner or self.owner, session)
+        if self.last.conversation is not None:
+            shifted = expected.estimate.cost[0] + self.last.conversation.shift
+            np.testing.assert_allclose(self.last.estimate.cost[0], shifted.clip(0.0), atol=1e-12)
         self.tokens = chat.input_tokens_estimate
         return self.last
 

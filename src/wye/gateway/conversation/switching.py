@@ -53,6 +53,7 @@ class Followed:
         saved: USD by which each of the M targets is expected to be cheaper than at its full price.
         always: USD that each would be expected to cost had it had the whole conversation, in the
             order of the targets.
+        shift: USD by which the expected cost of each was changed for all this, in that order.
         known: most tokens of the prompt that any target has cached.
         holder: the target where most would be lost; None where nothing is cached.
     """
@@ -63,6 +64,7 @@ class Followed:
     cached: Mapping[str, int]
     saved: Mapping[str, float]
     always: tuple[float, ...]
+    shift: tuple[float, ...]
     known: int
     holder: str | None
 
@@ -197,7 +199,13 @@ class Conversations:
         holder = max(read, key=lambda name: saved[name], default=None)
         if holder is not None and saved[holder] <= 0:
             holder = None
-        followed = Followed(prefix, tokens, promised, read, saved, tuple(always), known, holder)
+        shift = tuple(
+            more * price - saved[name]
+            for name, price in zip(estimate.models, self._input_price, strict=True)
+        )
+        followed = Followed(
+            prefix, tokens, promised, read, saved, tuple(always), shift, known, holder
+        )
         if not changed:
             return replace(expected, conversation=followed)
         # A cost that is not known stays so.

@@ -1,37 +1,24 @@
 """The experiments that a running gateway carries out: who decides a request, who only watches.
 
 A unit (a session, a key, or a single request where neither is named) falls into an arm by a hash,
-so that every gateway and every restart puts it into the same one. Shadows decide in a thread of
-their own, behind a queue that is bounded: what does not fit is not shadowed, and counted.
+so that every gateway and every restart puts it into the same one. Shadows decide later, in the
+background (`wye.gateway.learning.shadowing`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import queue
-import threading
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wye.gateway.decision_record import finite
-from wye.gateway.errors import ApiError
 from wye.gateway.learning.course import Assignment, Course, Shadow
-from wye.gateway.learning.records import ShadowRecord
-from wye.gateway.openai_api import ChatRequest
-from wye.gateway.records import DecisionRecord, new_id
-from wye.query.policies.choosing import targets_of
-from wye.query.policy import chances
+from wye.gateway.learning.shadowing import Shadows
+from wye.gateway.records import new_id
 
 if TYPE_CHECKING:
     from wye.gateway.policy_set import PolicySet
-    from wye.gateway.store import Store
 
 CONTROL, CANDIDATE = "control", "candidate"
-_WAITING = 1000
-logger = logging.getLogger("wye.gateway")
 
 
 @dataclass(frozen=True)
@@ -54,22 +41,16 @@ class Trial:
     candidate: PolicySet
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    shadow: Shadow
-    chat: ChatRequest
-    record: DecisionRecord
-    store: Store
-
-
 class Trials:
-    """The running experiments. Used from the event loop, but for the thread of the shadows."""
+    """The running experiments. Used from the event loop.
+
+    Attributes:
+        shadows: what those of kind "shadow" decide in the background.
+    """
 
     def __init__(self) -> None:
         self.running: tuple[Trial, ...] = ()
-        self.missed = 0
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
+        self.shadows = Shadows()
 
     def course(
         self, present: PolicySet, policy: str, key: str | None, session: str | None
@@ -89,65 +70,6 @@ class Trials:
                 assignment = Assignment(trial.id, trial.name, arm, _short(unit))
                 deciding = trial.candidate if chosen else present
         return Course(deciding, assignment, tuple(shadows))
-
-    def shadow(
-        self, shadows: Sequence[Shadow], chat: ChatRequest, record: DecisionRecord, store: Store
-    ) -> None:
-        """Have shadows decide a request after their own way. Never blocks."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="wye-shadows", daemon=True)
-            self._thread.start()
-        for shadow in shadows:
-            try:
-                self._queue.put_nowait(_Waiting(shadow, chat, record, store))
-            except queue.Full:
-                self.missed += 1
-
-    def close(self) -> None:
-        """Let the shadows finish what waits."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _run(self) -> None:
-        while (waiting := self._queue.get()) is not None:
-            try:
-                waiting.store.add(_decided(waiting.shadow, waiting.chat, waiting.record))
-            except ApiError as error:
-                logger.warning("a shadow could not decide: %s", error.message)
-            except Exception:
-                # A defect of a shadow must not stop the others, nor anything that acts.
-                logger.exception("a shadow failed")
-
-
-def _decided(shadow: Shadow, chat: ChatRequest, record: DecisionRecord) -> ShadowRecord:
-    policies = shadow.policies
-    expected = policies.expect_now(chat)
-    named = record.policy_name in policies.policies
-    policy = policies.policy(record.policy_name if named else policies.default_policy, chat)
-    choice, _ = policies.choose(policy, expected, record.excluded)
-    models, column = expected.estimate.models, -1
-    law = None
-    if choice is not None:
-        column = int(targets_of(choice)[0])
-        law = chances(choice, 0, column)
-    cost = finite(expected.estimate.cost[0, column]) if column >= 0 else None
-    if column >= 0:
-        # Nobody acts on it, so an account can only be kept of what it was expected to cost.
-        policy.settle(cost or 0.0)
-    acted = float(law[models.index(record.target)]) if law is not None and record.target else None
-    return ShadowRecord(
-        decision_id=record.id,
-        experiment=shadow.experiment,
-        time=time.time(),
-        policy_version=policies.digest,
-        target=models[column] if column >= 0 else None,
-        propensity=float(choice.propensity[0]) if choice is not None and column >= 0 else 1.0,
-        acted=acted,
-        quality=float(expected.estimate.quality[0, column]) if column >= 0 else None,
-        cost_usd=cost,
-    )
 
 
 def _unit(by: str, key: str | None, session: str | None) -> str:

@@ -204,7 +204,7 @@ class VersionKeeper:
             return None
         return found
 
-    def _load(self, version: str, earlier: PolicySet) -> PolicySet:
+    def _load(self, version: str, earlier: PolicySet | None) -> PolicySet:
         config, router = self.book.load(version, self._config)
         self._store.flush()
         found = PolicySet(
@@ -252,7 +252,9 @@ class VersionKeeper:
                 found.append(kept[one.id])
                 continue
             try:
-                candidate = self._load(one.version, earlier=self._service.present)
+                # A shadow keeps accounts of its own: nothing it decides may be booked on what acts.
+                acts = self._service.present if one.kind != "shadow" else None
+                candidate = self._load(one.version, earlier=acts)
             except (WyeError, ValueError) as error:
                 what = f"the experiment {one.name!r} cannot be carried out: {error}"
                 self._fail("experiment", what)
@@ -312,7 +314,7 @@ class VersionKeeper:
         )
 
     def _leave(self) -> None:
-        self._service.trials.close()
+        self._service.trials.shadows.close()
         try:
             self.book.leave(self.gateway_id)
         except STORE_ERRORS as error:
