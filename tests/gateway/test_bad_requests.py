@@ -74,6 +74,11 @@ def test_a_body_that_is_no_json_object_is_a_400(served, raw, said):
         ({"stream_options": []}, "stream_options", "expected an object"),
         ({"max_tokens": -1}, "max_tokens", "at least 1"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens", "a whole number"),
+        ({"max_tokens": 10**400}, "max_tokens", "at most 2147483647"),
+        ({"n": 5.0}, "n", "n is 5.0; expected a whole number"),
+        ({"n": "5"}, "n", 'n is "5"; expected a whole number'),
+        ({"n": 0}, "n", "at least 1"),
+        ({"n": 10**400}, "n", "at most 2147483647"),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(served, changes, param, said):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import math
 import subprocess
 import sys
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -104,6 +106,7 @@ def test_costs_round_up_and_a_nanodollar_is_not_lost_to_floats():
     assert at_least(23e-6) == 23_000
     assert at_least(1e-10) == 1
     assert at_least(0.0) == 0
+    assert at_least(1e18) == at_least(math.inf) == at_least(9e6)
 
 
 @pytest.fixture
@@ -165,6 +168,79 @@ async def test_an_item_that_cannot_be_done_fails_alone_for_who_asked_it(engine):
     with pytest.raises(ZeroDivisionError):
         await group.ask(Handler(fail), 1)
     assert await group.ask(Handler(lambda _, items: items), 2) == 2
+    group.close()
+
+
+async def test_an_item_that_cannot_be_written_is_given_up_and_stops_nobody_else(engine, caplog):
+    group = GroupCommit(engine)
+    done = []
+
+    def write(_connection, items):
+        if "bad" in items:
+            raise OverflowError("too large for the store")
+        done.extend(items)
+        return list(items)
+
+    told = Handler(write)
+    started, go_on = threading.Event(), threading.Event()
+
+    def wait(_connection, _items):
+        started.set()
+        go_on.wait(10)
+        return [None]
+
+    # All that follows waits for this one, and so goes into one transaction.
+    first = asyncio.create_task(group.ask(Handler(wait), None))
+    await asyncio.to_thread(started.wait, 10)
+    for item in ("one", "bad", "two"):
+        group.tell(told, item)
+    asked = [asyncio.create_task(group.ask(Handler(write), x)) for x in ("three", "bad", "four")]
+    await asyncio.sleep(0)
+    go_on.set()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    await first
+    assert (found[0], found[2]) == ("three", "four")
+    assert isinstance(found[1], OverflowError)
+    assert done == ["one", "two", "three", "four"]
+    assert (group.error, group.waiting) == (None, 0)
+    assert "cannot take ['bad'], which is lost" in caplog.text
+    group.close()
+
+
+async def test_a_store_that_goes_away_in_between_loses_nothing_and_does_nothing_twice(engine):
+    group = GroupCommit(engine)
+    done, down = [], [True]
+
+    def write(_connection, items):
+        if "bad" in items:
+            raise OverflowError("too large for the store")
+        if "two" in items and down[0]:
+            raise sa.exc.OperationalError("UPDATE", None, Exception("the disk is gone"))
+        done.extend(items)
+        return list(items)
+
+    told = Handler(write)
+    started, go_on = threading.Event(), threading.Event()
+
+    def wait(_connection, _items):
+        started.set()
+        go_on.wait(10)
+        return [None]
+
+    first = asyncio.create_task(group.ask(Handler(wait), None))
+    await asyncio.to_thread(started.wait, 10)
+    for item in ("bad", "one", "two", "three"):
+        group.tell(told, item)
+    go_on.set()
+    await first
+    while group.error is None:
+        await asyncio.sleep(0.01)
+    assert done == ["one"]
+    down[0] = False
+    while group.waiting:
+        await asyncio.sleep(0.01)
+    assert await group.ask(Handler(write), "four") == "four"
+    assert done == ["one", "two", "three", "four"]
     group.close()
 
 

@@ -301,6 +301,31 @@ def test_an_answer_of_unknown_usage_is_booked_at_what_was_set_aside(
     assert mine.balance().total_spent > round(COST * 1e9)
 
 
+def test_the_larger_of_two_limits_is_set_aside(purse):
+    mine = purse(per_request=1000 / 1e6, config={"server": {"keys": True}})
+    assert mine.ask(max_tokens=6, max_completion_tokens=6).status_code == 200
+    assert mine.ask(max_tokens=1000, max_completion_tokens=1).status_code == 429
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_absurd_usage_is_no_usage_and_stops_no_other_key(purse, world, eventually, stream):
+    said = {"prompt_tokens": 2**53 - 1, "completion_tokens": 2**53 - 1}
+    chunk = {"choices": [{"index": 0, "delta": {"content": "42"}, "finish_reason": "stop"}]}
+    choice = {"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}
+    world.script("absurd-stream", events=[chunk, {"choices": [], "usage": said}, "[DONE]"])
+    world.script("absurd", body={"choices": [choice], "usage": said})
+    absurd = world.target("absurd-stream" if stream else "absurd")
+    targets, needed = [absurd, world.target("ok")], {"server": {"keys": True}}
+    one = purse(targets=targets, budget_total=1.0, tokens_per_minute=1000, config=needed)
+    other = Purse(one.served, "other", budget_total=1.0)
+    assert one.ask(model=absurd["name"], stream=stream).status_code == 200
+    for _ in range(3):
+        assert other.ask(model="ok").status_code == 200
+    eventually(lambda: one.balance().total_reserved == 0)
+    assert 0 < one.balance().total_spent < 1e9
+    assert one.served.http.get("/healthz").json()["ledger"] == {"error": None, "waiting": 0}
+
+
 def test_a_client_that_leaves_before_an_answer_pays_nothing(purse, world, eventually):
     mine = purse(targets=[world.target("hang")], budget_day=1.0, config={"server": {"keys": True}})
     with (

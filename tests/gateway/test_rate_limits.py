@@ -122,7 +122,8 @@ async def test_a_request_larger_than_the_limit_never_passes(engine, group):
     clock = Clock()
     key = a_key(engine, tokens_per_minute=100)
     limiter = Limiter(group, clock)
-    assert (await limiter.admit(key, 101)).seconds == math.inf
+    for many in (101, 10**30):
+        assert (await limiter.admit(key, many)).seconds == math.inf
     assert await limiter.admit(key, 100) is None
 
 
@@ -136,6 +137,16 @@ async def test_what_an_answer_really_took_is_paid_back_over_time(engine, group):
     clock.now += 61.0
     assert await limiter.admit(key, 1) is None
     limiter.correct(key, -1)
+    assert await limiter.admit(key, 1) is None
+
+
+async def test_an_absurd_count_overdraws_by_ten_minutes_and_no_more(engine, group):
+    clock = Clock()
+    key = a_key(engine, tokens_per_minute=1)
+    limiter = Limiter(group, clock)
+    limiter.correct(key, 10**18)
+    assert (await limiter.admit(key, 1)).seconds == pytest.approx(600.0)
+    limiter.correct(key, -(10**18))
     assert await limiter.admit(key, 1) is None
 
 

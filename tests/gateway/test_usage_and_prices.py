@@ -81,7 +81,8 @@ FIELDS = (
         ),
         ({"prompt_tokens": -1, "completion_tokens": 1}, None),
         ({"prompt_tokens": True, "completion_tokens": 1}, None),
-        ({"prompt_tokens": 2**60, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 10**9, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 1, "completion_tokens": 2**60}, None),
         ({"completion_tokens": 1}, None),
     ],
 )

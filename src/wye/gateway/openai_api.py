@@ -26,6 +26,8 @@ from wye.query.ask import human_ask
 _PASS_SECONDS = 5.0
 _PASS_BYTES = 64 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# As much as the integers of most languages hold, which clients send where they mean "no limit".
+_MOST = 2**31 - 1
 _PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
 
 
@@ -170,6 +172,8 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
         tags |= found
     if body.get("tools") or body.get("functions"):
         tags.add("tools")
+    # As money is set aside for so many, it must be what the upstream reads too.
+    counted(body, "n", "choices")
     return ChatRequest(
         body=body,
         model=model,
@@ -262,15 +266,23 @@ def _check_message(message: Any, where: str) -> tuple[int, set[str]]:
 
 
 def _max_output(body: Mapping[str, Any]) -> int | None:
-    limits = []
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise wrong(name, value, "a whole number of tokens, at least 1")
-        limits.append(value)
-    return limits[0] if limits else None
+    """The larger of both limits: which of them an upstream reads is its own affair."""
+    limits = [counted(body, name, "tokens") for name in ("max_completion_tokens", "max_tokens")]
+    return max((limit for limit in limits if limit is not None), default=None)
+
+
+def counted(body: Mapping[str, Any], name: str, what: str) -> int | None:
+    """A field that is a whole number from 1 on, written as one; None where it is missing.
+
+    Raises:
+        ApiError: it is something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        raise wrong(name, value, f"a whole number of {what}, at least 1 and at most {_MOST}")
+    return value
 
 
 def _too_large(size: int, limit: int) -> ApiError:

@@ -60,7 +60,7 @@ def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
     if body.get("tools") or body.get("functions"):
         around += _TOOLS
     choices = body.get("n")
-    if not isinstance(choices, int) or isinstance(choices, bool) or choices < 1:
+    if not isinstance(choices, int) or isinstance(choices, bool) or not 1 <= choices < 2**31:
         choices = 1
     return Bounds(
         input=size + around,

@@ -9,6 +9,9 @@ asked after before anything else is done (`wye.gateway.money.transactions`).
 
 Work comes in two kinds. Who *asks* waits for the result and gets the error where there is none. Who
 *tells* goes on: it is kept and tried again until it is written, before anything that is asked.
+
+What cannot be done at all must not keep others from being served: where a transaction fails for
+another reason than the store's, each of its items is tried on its own.
 """
 
 from __future__ import annotations
@@ -55,6 +58,13 @@ class Handler(Generic[Item, Result]):
     undo: Callable[[Result], None] | None = None
     merge: Callable[[Sequence[Item]], list[Item]] | None = None
     key_of: Callable[[Item], str] | None = None
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """An item that cannot be done, however often it is tried."""
+
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -223,13 +233,48 @@ class GroupCommit:
                 return {}, LedgerError(reason(error.cause))
             except STORE_ERRORS as error:
                 others = isinstance(error, sa.exc.IntegrityError) or is_stores_fault(error)
-                if tries_left == 0 or not others:
-                    logger.debug("a transaction of the ledger failed", exc_info=True)
-                    return {}, LedgerError(reason(error))
+                if tries_left and others:
+                    continue
+                logger.debug("a transaction of the ledger failed", exc_info=True)
+                cause = LedgerError(reason(error))
+                if is_stores_fault(error):
+                    return {}, cause
+                return self._refuse(told, asked, cause)
             except Exception as error:
-                logger.exception("a transaction of the ledger failed")
-                return {}, error
+                logger.debug("a transaction of the ledger failed", exc_info=True)
+                return self._refuse(told, asked, error)
         raise AssertionError("the last try returns")
+
+    def _refuse(
+        self, told: Told, asked: list[_Asked], cause: Exception
+    ) -> tuple[dict[int, Any], Exception | None]:
+        """Give up the one item that there is, or do one after the other."""
+        if sum(map(len, told.values())) + len(asked) > 1:
+            return self._singly(told, asked)
+        for items in told.values():
+            logger.error("the ledger cannot take %r, which is lost", items, exc_info=cause)
+        if asked:
+            logger.error("the ledger cannot do what was asked", exc_info=cause)
+        return dict.fromkeys(range(len(asked)), _Refused(cause)), None
+
+    def _singly(self, told: Told, asked: list[_Asked]) -> tuple[dict[int, Any], Exception | None]:
+        """Each item in a transaction of its own; what is done is taken out of `told`."""
+        for handler in tuple(told):
+            while told[handler]:
+                one = {handler: told[handler][:1]}
+                _, error = self._commit(one, [])
+                if error is None or (self._doubt is not None and self._doubt.told is one):
+                    del told[handler][0]
+                if error is not None:
+                    return {}, error
+            del told[handler]
+        results: dict[int, Any] = {}
+        for place, work in enumerate(asked):
+            found, error = self._commit({}, [work])
+            if error is not None:
+                return results, error
+            results[place] = found[0]
+        return results, None
 
     def _settle_doubt(self) -> None:
         """Find out what became of the transaction in doubt, if there is one."""
@@ -244,7 +289,7 @@ class GroupCommit:
         for place, work in enumerate(doubt.asked):
             # They were told that it failed.
             if done:
-                _take_back(work, doubt.results[place], None)
+                _take_back(work, doubt.results[place])
 
     def _do(self, connection: sa.Connection, told: Told, asked: list[_Asked]) -> dict[int, Any]:
         work = [(handler, item) for handler, items in told.items() for item in items]
@@ -269,6 +314,7 @@ class GroupCommit:
         self, asked: list[_Asked], results: dict[int, Any], error: Exception | None
     ) -> None:
         """Tell everybody, with one wake-up of each event loop."""
+        failed = _Refused(error or LedgerError("nothing was done"))
         loops: dict[asyncio.AbstractEventLoop, list[int]] = {}
         for place, work in enumerate(asked):
             loops.setdefault(work.loop, []).append(place)
@@ -276,12 +322,13 @@ class GroupCommit:
         def tell(places: list[int]) -> None:
             for place in places:
                 work = asked[place]
+                result = results.get(place, failed)
                 if work.future.done():
-                    _take_back(work, results.get(place), error)
-                elif error is not None:
-                    work.future.set_exception(error)
+                    _take_back(work, result)
+                elif isinstance(result, _Refused):
+                    work.future.set_exception(result.error)
                 else:
-                    work.future.set_result(results[place])
+                    work.future.set_result(result)
 
         for loop, places in loops.items():
             try:
@@ -289,9 +336,9 @@ class GroupCommit:
             except RuntimeError:
                 # The loop is closed: nobody waits there.
                 for place in places:
-                    _take_back(asked[place], results.get(place), error)
+                    _take_back(asked[place], results.get(place, failed))
 
 
-def _take_back(work: _Asked, result: Any, error: Exception | None) -> None:
-    if error is None and work.handler.undo is not None:
+def _take_back(work: _Asked, result: Any) -> None:
+    if not isinstance(result, _Refused) and work.handler.undo is not None:
         work.handler.undo(result)

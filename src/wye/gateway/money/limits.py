@@ -122,6 +122,9 @@ class Limiter:
         )
         if limits.requests_per_minute is None and limits.tokens_per_minute is None:
             return None
+        if limits.tokens_per_minute is not None and tokens > limits.tokens_per_minute:
+            # Never passes, and may be more than the store can count.
+            return Wait("tokens", limits.tokens_per_minute, tokens, math.inf)
         if self._group is not None:
             try:
                 return await self._group.ask(self._pass, passage)
@@ -135,13 +138,14 @@ class Limiter:
         if rate.per_minute is None or tokens == 0:
             return
         now = self._now()
+        shift = max(-_MOST_OVERDRAWN, min(tokens * rate.cell, _MOST_OVERDRAWN))
         if self._group is not None:
-            self._group.tell(self._correct, (key.id, tokens * rate.cell, now))
+            self._group.tell(self._correct, (key.id, shift, now))
         requests, due = self._memory.get(key.id, (0, 0))
-        if tokens > 0:
-            due = min(base(due, now) + tokens * rate.cell, now + _MOST_OVERDRAWN)
+        if shift > 0:
+            due = min(base(due, now) + shift, now + _MOST_OVERDRAWN)
         else:
-            due += tokens * rate.cell
+            due += shift
         self._memory[key.id] = (requests, due)
 
     def pass_in_store(

@@ -15,12 +15,12 @@ def at_most(usd: float) -> int:
 
 
 def at_least(usd: float) -> int:
-    """Nanodollars of a cost, rounded up.
+    """Nanodollars of a cost, rounded up; `MOST_USD` where it is more.
 
     >>> at_least(1e-10), at_least(0.000023)
     (1, 23000)
     """
-    return math.ceil(round(usd * _PER_USD, 3))
+    return math.ceil(round(min(usd, MOST_USD) * _PER_USD, 3))
 
 
 def dollars(nano: int) -> float:

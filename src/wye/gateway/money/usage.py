@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Counts beyond this are no counts; they would not fit the store either.
-_MOST = 2**53
+# A hundred times the longest context there is: counts beyond are no counts, and would be no money.
+_MOST = 10**9
 
 
 @dataclass(frozen=True)

@@ -41,20 +41,6 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def tokens(body: Mapping[str, Any], name: str) -> int | None:
-    """A field that limits tokens; None where it is missing.
-
-    Raises:
-        ApiError: it is no count.
-    """
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise wrong(name, value, "a whole number of tokens, at least 1")
-    return value
-
-
 def objects(values: Any, where: str) -> list[dict[str, Any]]:
     """A list of objects.
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from wye.gateway import sse
 from wye.gateway.errors import ApiError
 from wye.gateway.money.usage import read_anthropic
-from wye.gateway.openai_api import ChatRequest, wrong
+from wye.gateway.openai_api import ChatRequest, counted, wrong
 from wye.gateway.surfaces.body import Body
 from wye.gateway.surfaces.contract import Reading, Surface
-from wye.gateway.surfaces.fields import characters, flag, model_of, objects, tokens, typed
+from wye.gateway.surfaces.fields import characters, flag, model_of, objects, typed
 from wye.query.ask import human_ask
 
 VERSION_HEADER = "anthropic-version"
@@ -57,7 +57,7 @@ class Messages(Surface):
             raise wrong("messages", messages, "at least one message")
         for index, message in enumerate(messages):
             _check(message, f"messages[{index}]")
-        limit = tokens(body, "max_tokens")
+        limit = counted(body, "max_tokens", "tokens")
         if limit is None:
             raise wrong("max_tokens", None, "the most tokens the answer may have")
         passed = {name: headers[name] for name in self.passed_headers if name in headers}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wye.gateway import sse
 from wye.gateway.errors import bad_request
 from wye.gateway.money.usage import usage_of
-from wye.gateway.openai_api import ChatRequest, wrong
+from wye.gateway.openai_api import ChatRequest, counted, wrong
 from wye.gateway.surfaces.body import Body
 from wye.gateway.surfaces.contract import Reading, Surface
-from wye.gateway.surfaces.fields import characters, flag, model_of, objects, tokens, typed
+from wye.gateway.surfaces.fields import characters, flag, model_of, objects, typed
 from wye.query.ask import human_ask
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Responses(Surface):
             text=human_ask(items),
             needs=_needs(body, items),
             characters=characters([body.get("instructions"), items, body.get("tools")]),
-            max_output=tokens(body, "max_output_tokens"),
+            max_output=counted(body, "max_output_tokens", "tokens"),
             turns=len(items),
         )
 
