@@ -5,6 +5,7 @@ Shape letters: Q queries (texts), D embedding width.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -100,7 +101,8 @@ class Embedder(ABC):
                 "expected [Q, D]"
             )
         length: Vectors = np.sqrt(np.einsum("qd,qd->q", vectors, vectors))
-        if not np.isfinite(length).all():
+        # In float64 the sum of float32 lengths is finite exactly where all of them are.
+        if not math.isfinite(np.add.reduce(length, dtype=np.float64)):
             raise EmbedError(f"embedder {self.name} returned NaN, infinite or overflowing values")
         length[length == 0] = 1.0
         return vectors / length[:, None]

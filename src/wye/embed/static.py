@@ -52,29 +52,38 @@ class StaticEmbedder(Embedder):
         tokenizer, table = _load()
         if self.max_chars:
             texts = [t[: self.max_chars] for t in texts]
+        if len(texts) == 1:
+            # Waking the threads that a batch is shared among takes longer than one text does.
+            only = np.array(tokenizer.encode(texts[0], add_special_tokens=False).ids, np.intp)
+            summed: Vectors = np.add.reduce(_rows(table, only), axis=0, keepdims=True)
+            return summed / np.float32(only.size or 1)
         ids = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         counts = np.fromiter(map(len, ids), np.intp, len(ids))
         filled = counts > 0
         vectors = np.zeros((len(ids), table.shape[1]), np.float32)
         if filled.any():
             flat = np.concatenate([np.array(i, np.intp) for i in ids if i])
-            # Token ids beyond the table exist for added special tokens alone.
-            np.minimum(flat, table.shape[0] - 1, out=flat)
             kept = counts[filled]
             vectors[filled] = _sums(table, flat, kept)
             vectors[filled] /= kept[:, None]
         return vectors
 
 
+def _rows(table: Vectors, ids: NDArray[np.intp]) -> Vectors:
+    """Token vectors; ids beyond the table exist for added special tokens alone."""
+    return table.take(ids, axis=0, mode="clip")
+
+
 def _sums(table: Vectors, flat: NDArray[np.intp], counts: NDArray[np.intp]) -> Vectors:
     """Sum of the token vectors of each text, from all tokens in a row and each text's count."""
     ends = np.cumsum(counts)
     if flat.size <= 2048:
-        return np.asarray(np.add.reduceat(table[flat], ends - counts, axis=0), np.float32)
+        return np.asarray(np.add.reduceat(_rows(table, flat), ends - counts, axis=0), np.float32)
     from scipy.sparse import csr_array
 
     # A sparse product reads each token vector once and never holds all of them.
     ones = np.ones(flat.size, np.float32)
+    np.minimum(flat, table.shape[0] - 1, out=flat)
     bags = csr_array((ones, flat, np.append(0, ends)), shape=(len(counts), table.shape[0]))
     return np.asarray(bags @ table, np.float32)
 

@@ -28,7 +28,7 @@ from wye.query.learning.estimator import (
     mean_std,
     model_means,
 )
-from wye.query.learning.group_table import group_table
+from wye.query.learning.group_table import GroupJudgement, group_table
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.named_arrays import KeptArrays
 
@@ -69,13 +69,15 @@ class ClusterEstimator(KeptArrays, QualityEstimator):
         self.centers_ = candidates[best]
         owner = memberships(inputs.vectors, self.centers_, 1)
         self.table_, self.table_std_ = group_table(owner, quality, means, shrinkage)
+        self._derive()
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        share = memberships(inputs.vectors, self.centers_, self.nearest)
-        variance = share @ self.table_std_**2 + self.mean_std_**2
-        return share @ self.table_, np.sqrt(variance)
+        return self._judge(memberships(inputs.vectors, self.centers_, self.nearest))
+
+    def _derive(self) -> None:
+        self._judge = GroupJudgement.of(self.table_, self.table_std_, self.mean_std_)
 
     def _error(
         self, inputs: QueryInputs, quality: FloatArray, centers: FloatArray, shrinkage: float

@@ -88,15 +88,21 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         self.counts_ = known.sum(axis=0).astype(np.float64)
         self.n_queries_ = np.array([float(len(inputs))])
         self.n_learned_ = np.array([quality.shape[1]])
+        self._derive()
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         encoded = self.encode(inputs)
-        leverage = ((encoded @ self.reach_) * encoded).sum(axis=1)
-        rare = self.n_queries_[0] / np.maximum(self.counts_, 1.0)
-        variance = leverage[:, None] * rare * self.noise_**2 + self.mean_std_**2
+        leverage = np.add.reduce((encoded @ self.reach_) * encoded, axis=1)
+        variance = leverage[:, None] * self._spread + self._least
         return self._quality(encoded), np.sqrt(variance)
+
+    def _derive(self) -> None:
+        # [M] variance that one unit of leverage adds, the wider the fewer answers a model gave.
+        rare = self.n_queries_[0] / np.maximum(self.counts_, 1.0)
+        self._spread = rare * self.noise_**2
+        self._least = self.mean_std_**2
 
     def encode(self, inputs: QueryInputs) -> FloatArray:
         """The code u of each query, `[Q, K]`."""
@@ -116,6 +122,7 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         self.noise_ = np.append(self.noise_, noise)
         self.mean_std_ = np.append(self.mean_std_, np.sqrt(posterior[0, 0]))
         self.counts_ = np.append(self.counts_, float(known.sum()))
+        self._derive()
         return self
 
     def code(self, inputs: QueryInputs) -> FloatArray:
@@ -137,6 +144,7 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         """Remove a model."""
         for name in ("bias_", "vectors_", "noise_", "mean_std_", "counts_"):
             setattr(self, name, np.delete(getattr(self, name), column, axis=0))
+        self._derive()
         return self
 
     def _quality(self, encoded: FloatArray) -> FloatArray:

@@ -62,6 +62,7 @@ class KNNEstimator(QualityEstimator):
         self.known_ = np.isfinite(outcomes).astype(np.float32)
         self.excess_ = np.where(self.known_ > 0, outcomes - self.means_, 0.0).astype(np.float32)
         self.k_, self.shrinkage_, self.sharpness_ = self._choose(inputs, quality)
+        self._derive()
         return self
 
     @property
@@ -75,18 +76,21 @@ class KNNEstimator(QualityEstimator):
         k = min(self.k_, found.index.shape[1])
         weights = _weights(found.similarity[:, :k], self.sharpness_)
         n_queries, n_models = len(inputs), self.means_.size
-        excess = np.empty((n_queries, n_models), np.float64)
-        weight = np.empty((n_queries, n_models), np.float64)
-        step = max(1, CELLS_AT_ONCE // max(1, k * n_models))
+        sums = np.empty((n_queries, 2 * n_models), np.float64)
+        step = max(1, CELLS_AT_ONCE // max(1, k * 2 * n_models))
         for start in range(0, n_queries, step):
             part = slice(start, start + step)
-            index, w = found.index[part, :k], weights[part, None, :]
-            excess[part] = (w @ self.excess_[index])[:, 0]
-            weight[part] = (w @ self.known_[index])[:, 0]
-        mean = self.means_ + excess / (self.shrinkage_ + weight)
-        limited = np.clip(mean, 0.01, 0.99)
-        std = np.sqrt(limited * (1 - limited) / (1.0 + self.shrinkage_ + weight))
-        return mean, np.sqrt(std**2 + self.mean_std_**2)
+            near = self._outcomes.take(found.index[part, :k], axis=0)
+            sums[part] = (weights[part, None, :] @ near)[:, 0]
+        weight = sums[:, n_models:] + self.shrinkage_
+        mean = self.means_ + sums[:, :n_models] / weight
+        limited = np.minimum(np.maximum(mean, 0.01), 0.99)
+        return mean, np.sqrt(limited * (1 - limited) / (1.0 + weight) + self._least)
+
+    def _derive(self) -> None:
+        # [R, 2M] excess and whether it is known, side by side: one read for each neighbour.
+        self._outcomes = np.hstack([self.excess_, self.known_])
+        self._least = self.mean_std_**2
 
     def _choose(self, inputs: QueryInputs, quality: FloatArray) -> tuple[int, float, float]:
         ks = KS if self.k is None else (self.k,)
@@ -144,6 +148,7 @@ class KNNEstimator(QualityEstimator):
         self.known_, self.excess_ = arrays["known"], arrays["excess"]
         k, self.shrinkage_, self.sharpness_ = (float(v) for v in arrays["chosen"])
         self.k_ = int(k)
+        self._derive()
 
 
 def _weights(similarity: NDArray[np.float32], sharpness: float) -> NDArray[np.float32]:

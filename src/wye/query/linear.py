@@ -14,8 +14,9 @@ Shape letters: Q queries, M models, D columns of `QueryInputs.columns`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,7 @@ class LinearEstimator(KeptArrays, QualityEstimator):
         )
         self.mean_std_ = mean_std(quality, means)
         self.penalties_ = np.array([difficulty.penalty, contrast.penalty])
+        self._derive()
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
@@ -73,10 +75,28 @@ class LinearEstimator(KeptArrays, QualityEstimator):
     def predict_columns(self, columns: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """The same on columns `[Q, D]` of another design."""
         mean = columns @ self.coef_ + self.intercept_
-        # [Q, 2] leverage of difficulty and of contrast, which share their axes.
-        leverage = ((columns - self.center_) @ self.axes_) ** 2 @ self.reach_
-        variance = leverage @ self.noise_**2
-        return mean, np.sqrt(variance + self.mean_std_**2)
+        along = (columns - self.center_) @ self.axes_
+        return mean, np.sqrt((along * along) @ self._spread + self._least)
+
+    @classmethod
+    def stacked(cls, several: Sequence[LinearEstimator]) -> LinearEstimator:
+        """N fitted estimators as one, whose `predict_columns` takes `[N, Q, D]` to `[N, Q, M]`."""
+        states = [estimator.get_state() for estimator in several]
+        whole = cls()
+        whole.set_state({name: _stack([state[name] for state in states]) for name in cls.kept})
+        return whole
+
+    def _derive(self) -> None:
+        # [D, M] variance that one unit along an axis adds: the leverage of difficulty and that of
+        # contrast, which share their axes, each times its noise.
+        self._spread = (self.reach_ @ self.noise_**2).astype(np.float32)
+        self._least = self.mean_std_**2
+
+
+def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays of one shape stacked in front; vectors as rows, so that they spread over queries."""
+    stacked = np.stack(arrays)
+    return stacked[:, None] if stacked.ndim == 2 else stacked
 
 
 def _rarity(ridge: Ridge) -> FloatArray:

@@ -35,6 +35,7 @@ TRAINING_QUERIES = 3_000
 INPUT_SCALE = 8.0
 
 HiddenLayer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Network = tuple[NDArray[np.float32], NDArray[np.float32], LinearEstimator]
 
 
 class MLPEstimator(QualityEstimator):
@@ -64,23 +65,32 @@ class MLPEstimator(QualityEstimator):
                 known, quality, LinearEstimator().fit(inputs, quality).predict(inputs)[0]
             )
         one, other = folds(len(inputs), 2, self.seed) if len(inputs) > 1 else [np.zeros(1, int)] * 2
-        self.networks_ = []
+        networks: list[Network] = []
         for learn, check in ((one, other), (other, one)):
             learn = learn[:: max(1, len(learn) // TRAINING_QUERIES)]
             network = self._hidden_layer(columns[learn] * INPUT_SCALE, filled[learn])
             hidden = Design(_activations(network, columns[check]))
             last = LinearEstimator().fit_design(hidden, quality[check])
-            self.networks_.append((*network, last))
+            networks.append((*network, last))
+        self._keep(networks)
         return self
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        parts = [
-            last.predict_columns(_activations((weight, bias), inputs.columns))
-            for weight, bias, last in self.networks_
-        ]
-        (mean, std), (mean_2, std_2) = parts
-        return (mean + mean_2) / 2, np.sqrt((std**2 + std_2**2) / 2 + (mean - mean_2) ** 2 / 4)
+        hidden, last = self._together
+        mean, std = last.predict_columns(_activations(hidden, inputs.columns))
+        (one, other), variance = mean, std * std
+        apart = one - other
+        return (one + other) / 2, np.sqrt((variance[0] + variance[1]) / 2 + apart * apart / 4)
+
+    def _keep(self, networks: list[Network]) -> None:
+        """Keep both networks, and beside them one of stacked arrays, which predicts by both."""
+        self.networks_ = networks
+        weights, biases, lasts = zip(*networks, strict=True)
+        self._together = (
+            (np.stack(weights), np.stack(biases)[:, None]),
+            LinearEstimator.stacked(lasts),
+        )
 
     def _hidden_layer(self, columns: NDArray[np.float32], targets: FloatArray) -> HiddenLayer:
         from sklearn.exceptions import ConvergenceWarning
@@ -111,11 +121,12 @@ class MLPEstimator(QualityEstimator):
 
     def set_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned."""
-        self.networks_ = []
+        networks: list[Network] = []
         for n in range(2):
             last = LinearEstimator()
             last.set_state(under(f"{n}.last.", arrays))
-            self.networks_.append((arrays[f"{n}.weight"], arrays[f"{n}.bias"], last))
+            networks.append((arrays[f"{n}.weight"], arrays[f"{n}.bias"], last))
+        self._keep(networks)
 
 
 def _activations(network: HiddenLayer, columns: NDArray[np.float32]) -> NDArray[np.float32]:

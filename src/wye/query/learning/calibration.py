@@ -17,8 +17,10 @@ Shape letters: Q queries, M models, H estimators, B bins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,39 +55,42 @@ class Combination:
         """Which estimators count at all."""
         return np.flatnonzero((self.common > 0) | (self.contrast > 0))
 
-    def combine(self, predictions: Sequence[FloatArray | None]) -> FloatArray:
-        """Predictions of the H estimators, `[Q, M]` each (None where not used), as one."""
-        result: FloatArray | None = None
-        for h, prediction in enumerate(predictions):
-            if prediction is None:
-                continue
-            common, contrast = _parts(prediction, self.means)
-            part = self.common[h] * common[:, None] + self.contrast[h] * contrast
-            result = part if result is None else result + part
-        if result is None:
-            raise RouterError("a combination needs at least one prediction")
-        return self.means + result
+    def combine(self, predictions: FloatArray | Sequence[FloatArray]) -> FloatArray:
+        """Predictions `[H, Q, M]` of the estimators as one, `[Q, M]`."""
+        predictions = np.asarray(predictions, np.float64)
+        n_estimators, n_queries, _ = predictions.shape
+        level, lean = self._level_and_lean
+        # With c the mean of p - mean over the models, the common part a c and the contrast
+        # b (p - mean - c) of an estimator are b p + (a - b) c - b mean.
+        sums = np.add.reduce(predictions, axis=2)
+        result = (self.contrast @ predictions.reshape(n_estimators, -1)).reshape(n_queries, -1)
+        return np.asarray(result + (lean @ sums)[:, None] + level, np.float64)
 
-    def uncertainty(
-        self, predictions: Sequence[FloatArray | None], stds: Sequence[FloatArray | None]
-    ) -> FloatArray:
-        """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement."""
+    @cached_property
+    def _level_and_lean(self) -> tuple[FloatArray, FloatArray]:
+        """`[M]` what `combine` adds on every query, and `[H]` weight of a sum over the models."""
+        lean = (self.common - self.contrast) / max(1, self.means.size)
+        return self.means * (1.0 - self.contrast.sum()) - lean.sum() * self.means.sum(), lean
+
+    def uncertainty(self, predictions: FloatArray, stds: FloatArray) -> FloatArray:
+        """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement.
+
+        Args:
+            predictions, stds: `[H, Q, M]`; those of estimators of no weight do not matter.
+        """
+        n_estimators, n_queries, n_models = predictions.shape
+        squares = stds * stds + predictions * predictions
+        mean = self._shares @ predictions.reshape(n_estimators, -1)
+        square = self._shares @ squares.reshape(n_estimators, -1)
+        variance = np.maximum(square - mean * mean, 0.0)
+        return np.asarray(np.sqrt(variance).reshape(n_queries, n_models), np.float64)
+
+    @cached_property
+    def _shares(self) -> FloatArray:
+        """`[H]` share of each estimator in the uncertainty; the first alone where none counts."""
         weights = self.common + self.contrast
-        used = [h for h, p in enumerate(predictions) if p is not None]
-        alone = stds[used[0]] if len(used) == 1 else None
-        if alone is not None:
-            return alone
-        total = float(sum(weights[h] for h in used))
-        mean: FloatArray | float = 0.0
-        square: FloatArray | float = 0.0
-        for h in used:
-            prediction, std = predictions[h], stds[h]
-            assert prediction is not None
-            assert std is not None
-            share = weights[h] / total if total > 0 else 1.0 / len(used)
-            mean = mean + share * prediction
-            square = square + share * (std * std + prediction * prediction)
-        return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0.0)), np.float64)
+        total = float(weights.sum())
+        return weights / total if total > 0 else np.eye(len(weights))[0]
 
 
 def fit_combination(
@@ -171,7 +176,10 @@ class Calibrator:
     def apply(self, raw: FloatArray) -> FloatArray:
         """Calibrated quality, LEAST to MOST, of any shape."""
         if self.method == "platt":
-            raw = _sigmoid(self.knots[0] * _logit(raw) + self.knots[1])
+            # The logistic function of slope logit(raw) + intercept, without a logarithm.
+            limited = _limited(raw)
+            slope, intercept = self.knots.tolist()
+            raw = 1.0 / (1.0 + math.exp(-intercept) * (1.0 / limited - 1.0) ** slope)
         elif self.method == "isotonic":
             raw = np.interp(raw, self.knots[0], self.knots[1])
         return _limited(raw)
@@ -289,7 +297,3 @@ def _limited(p: FloatArray) -> FloatArray:
 def _logit(p: FloatArray) -> FloatArray:
     p = _limited(p)
     return np.asarray(np.log(p / (1.0 - p)), np.float64)
-
-
-def _sigmoid(x: FloatArray) -> FloatArray:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), np.float64)

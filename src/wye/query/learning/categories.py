@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from wye.query.base import FloatArray, RouterError
 from wye.query.learning.estimator import QualityEstimator, mean_std, model_means
-from wye.query.learning.group_table import group_table
+from wye.query.learning.group_table import GroupJudgement, group_table
 from wye.query.learning.inputs import QueryInputs
 from wye.query.learning.label_heads import LabelHead, label_head, one_hot
 from wye.query.learning.named_arrays import prefixed, under
@@ -79,6 +79,7 @@ class CategoryEstimator(QualityEstimator):
         self.mean_std_ = mean_std(quality, means)
         owner = one_hot(labels, len(self.names_))
         self.table_, self.table_std_ = group_table(owner, quality, means, self.shrinkage)
+        self._judge = GroupJudgement.of(self.table_, self.table_std_, self.mean_std_)
         self.head_: LabelHead = label_head(self.head, k=self.k, seed=self.seed)
         self.head_.fit(inputs, self._columns(inputs), labels, len(self.names_))
         return self
@@ -89,9 +90,7 @@ class CategoryEstimator(QualityEstimator):
 
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
-        share = self.posterior(inputs)
-        variance = share @ self.table_std_**2 + self.mean_std_**2
-        return share @ self.table_, np.sqrt(variance)
+        return self._judge(self.posterior(inputs))
 
     def _category_labels(self, inputs: QueryInputs) -> tuple[tuple[str, ...], NDArray[np.intp]]:
         return category_labels(inputs, least=self.least)
@@ -114,6 +113,7 @@ class CategoryEstimator(QualityEstimator):
         self.names_ = names_from_array(arrays["names"])
         self.table_, self.table_std_ = arrays["table"], arrays["table_std"]
         self.mean_std_ = arrays["mean_std"]
+        self._judge = GroupJudgement.of(self.table_, self.table_std_, self.mean_std_)
         self.head_ = label_head(self.head, k=self.k, seed=self.seed)
         self.head_.set_state(under("head.", arrays))
 

@@ -65,6 +65,7 @@ def memberships(
     """
     close = vectors @ centers.T
     nearest = min(nearest, centers.shape[0])
-    cut = np.partition(close, -nearest, axis=1)[:, -nearest, None]
-    weight = np.where(close >= cut, np.exp(sharpness * (close - close.max(1, keepdims=True))), 0.0)
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
+    weight = np.exp(sharpness * (close - np.maximum.reduce(close, axis=1, keepdims=True)))
+    if nearest < centers.shape[0]:
+        weight *= close >= np.partition(close, -nearest, axis=1)[:, -nearest, None]
+    return np.asarray(weight / np.add.reduce(weight, axis=1, keepdims=True), np.float64)

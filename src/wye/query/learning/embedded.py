@@ -313,12 +313,15 @@ class EmbeddedRouter(QueryRouter):
 
     def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Quality before calibration and its standard uncertainty, each `[Q, M]`."""
-        means: list[FloatArray | None] = [None] * len(self.estimators_)
-        stds: list[FloatArray | None] = [None] * len(self.estimators_)
+        shape = (len(self.estimators_), len(inputs), self.combination_.means.size)
+        means, stds = np.zeros(shape), np.zeros(shape)
         for h, estimator in enumerate(self.estimators_.values()):
             if h in self.used_:
                 means[h], stds[h] = estimator.predict(inputs)
-        return self.combination_.combine(means), self.combination_.uncertainty(means, stds)
+        raw = self.combination_.combine(means)
+        if len(self.used_) == 1:
+            return raw, stds[self.used_[0]]
+        return raw, self.combination_.uncertainty(means, stds)
 
     def _novelty(self, inputs: QueryInputs) -> FloatArray:
         if not self.familiarity_.size:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from math import log1p
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Features other than length are read from this many leading characters, which bounds their time.
 READ_CHARS = 4096
+# Readings of at most so many texts are remembered, for whoever describes what was just estimated.
+MOST_REMEMBERED = 64
 
 SCRIPTS = ("latin", "greek", "cyrillic", "semitic", "indic", "cjk", "kana", "hangul")
-_KINDS = ("digit", "upper", "lower", "space", "mark", *SCRIPTS, "other")
+# Lower case comes last: its share follows from the others and is no feature.
+_KINDS = ("digit", "upper", "space", "mark", *SCRIPTS, "other", "lower")
 _RANGES = {
     "latin": [(0x00C0, 0x024F)],
     "greek": [(0x0370, 0x03FF)],
@@ -81,7 +87,7 @@ FEATURES: tuple[str, ...] = (
     "log_chars",
     "log_words",
     "chars_per_word",
-    *(f"share_{kind}" for kind in _KINDS if kind != "lower"),
+    *(f"share_{kind}" for kind in _KINDS[:-1]),
     "log_lines",
     "log_commas",
     "ends_question",
@@ -101,39 +107,21 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
         >>> row["asks_how_many"], row["ends_question"], row["share_digit"]
         (np.float32(1.0), np.float32(1.0), np.float32(0.0))
     """
-    heads = [t[:READ_CHARS] for t in texts]
-    counts = _character_counts(heads)
-    total = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    shares = (counts / total)[:, _SHARED]
-    rows = [_row(text, head) for text, head in zip(texts, heads, strict=True)]
-    own = np.asarray(rows, np.float64).reshape(len(rows), len(FEATURES) - shares.shape[1])
-    own[:, _LOGARITHMIC] = np.log1p(own[:, _LOGARITHMIC])
-    return np.concatenate([own[:, :3], shares, own[:, 3:]], axis=1).astype(np.float32)
+    return _readings(texts)[0].copy()
 
 
 def describe_texts(texts: Sequence[str]) -> list[dict[str, float | str]]:
-    """What is worth telling a person about each text: its size, script and kind."""
-    rows = text_features(texts)
+    """What is worth telling a person about each text: its size, script and kind.
+
+    Next to free for texts whose features were read just before, by an estimate for instance.
+    """
+    rows, readings = _readings(texts)
     shares = rows[:, _SCRIPT_COLUMNS]
-    scripts = shares.argmax(axis=1)
-    options = np.round(np.expm1(rows[:, _COLUMN["log_options"]]))
-    code = rows[:, _COLUMN["log_code"]] > 0
-    mathematics = rows[:, _COLUMN["log_latex"]] + rows[:, _COLUMN["log_arithmetic"]] > 0
-    found: list[dict[str, float | str]] = []
-    for i, text in enumerate(texts):
-        opening = _OPENING.match(text[:READ_CHARS])
-        found.append(
-            {
-                "chars": float(len(text)),
-                "words": float(len(text.split())),
-                "script": SCRIPTS[scripts[i]] if shares[i, scripts[i]] > 0.2 else "latin",
-                "code": float(code[i]),
-                "mathematics": float(mathematics[i]),
-                "options": float(options[i]),
-                "opening": str(opening.lastgroup) if opening and opening.lastgroup else "other",
-            }
-        )
-    return found
+    scripts, widest = shares.argmax(axis=1).tolist(), shares.max(axis=1).tolist()
+    return [
+        _described(text, reading, SCRIPTS[script] if share > 0.2 else "latin")
+        for text, reading, script, share in zip(texts, readings, scripts, widest, strict=True)
+    ]
 
 
 def describe_text(text: str) -> dict[str, float | str]:
@@ -141,46 +129,94 @@ def describe_text(text: str) -> dict[str, float | str]:
     return describe_texts([text])[0]
 
 
-def _row(text: str, head: str) -> list[float]:
-    head_words = len(head.split())
-    words = len(text) / 6 if len(text) > READ_CHARS else head_words
-    stripped = text[-80:].rstrip()
+def _described(text: str, reading: _Reading, script: str) -> dict[str, float | str]:
+    found = dict(zip(_PATTERNS, reading.counts, strict=True))
+    return {
+        "chars": float(len(text)),
+        "words": float(len(text.split()) if len(text) > READ_CHARS else reading.words),
+        "script": script,
+        "code": float(found["code"] > 0),
+        "mathematics": float(found["latex"] + found["arithmetic"] > 0),
+        "options": float(found["options"]),
+        "opening": reading.opening or "other",
+    }
+
+
+class _Reading(NamedTuple):
+    """What is read of the head of one text: its words, its opening, and counts of `_PATTERNS`."""
+
+    words: int
+    opening: str | None
+    counts: list[int]
+
+
+def _readings(texts: Sequence[str]) -> tuple[NDArray[np.float32], list[_Reading]]:
+    """Features `[Q, F]` of the texts, and the readings that they were made of."""
+    if len(texts) > MOST_REMEMBERED:
+        return _read(texts)
+    return _remembered(tuple(texts))
+
+
+@lru_cache(maxsize=1)
+def _remembered(texts: tuple[str, ...]) -> tuple[NDArray[np.float32], list[_Reading]]:
+    return _read(texts)
+
+
+def _read(texts: Sequence[str]) -> tuple[NDArray[np.float32], list[_Reading]]:
+    heads = [t[:READ_CHARS] for t in texts]
+    readings = [_reading(head) for head in heads]
+    counts = _character_counts(heads)
+    n_shares, n_before = len(_KINDS) - 1, 3
+    rows = np.empty((len(heads), len(FEATURES)), np.float32)
+    total = np.maximum(np.add.reduce(counts, axis=1, keepdims=True), 1)
+    rows[:, n_before : n_before + n_shares] = counts[:, :n_shares] / total
+    parts = zip(texts, heads, readings, strict=True)
+    own = np.array([_row(*part) for part in parts]).reshape(len(heads), rows.shape[1] - n_shares)
+    rows[:, :n_before] = own[:, :n_before]
+    rows[:, n_before + n_shares :] = own[:, n_before:]
+    return rows, readings
+
+
+def _reading(head: str) -> _Reading:
+    numeric, holds = _DIGIT.search(head) is not None, head.__contains__
     opening = _OPENING.match(head)
-    group = opening.lastgroup if opening else None
+    return _Reading(
+        words=len(head.split()),
+        opening=opening.lastgroup if opening else None,
+        counts=[
+            len(find(head)) if (numeric if needs is None else any(map(holds, needs))) else 0
+            for find, needs in _WANTED
+        ],
+    )
+
+
+def _row(text: str, head: str, reading: _Reading) -> list[float]:
+    """The features of one text but for its shares of characters."""
+    words = len(text) / 6 if len(text) > READ_CHARS else reading.words
+    stripped = text[-80:].rstrip()
     return [
-        len(text),
-        words,
-        len(head) / max(1, head_words),
-        head.count("\n"),
-        head.count(","),
+        log1p(len(text)),
+        log1p(words),
+        len(head) / max(1, reading.words),
+        log1p(head.count("\n")),
+        log1p(head.count(",")),
         stripped.endswith("?"),
         stripped.endswith("."),
         stripped.endswith(":"),
         head[:1].islower(),
-        *_pattern_counts(head),
-        *(name == group for name in _OPENINGS),
+        *map(log1p, reading.counts),
+        *_OPENED[reading.opening],
     ]
 
 
-def _pattern_counts(head: str) -> list[int]:
-    """How often each of `_PATTERNS` occurs."""
-    numeric = _DIGIT.search(head) is not None
-    found = head.__contains__
-    return [
-        len(pattern.findall(head)) if (numeric if needs is None else any(map(found, needs))) else 0
-        for pattern, needs in _WANTED
-    ]
-
-
-def _character_counts(texts: Sequence[str]) -> NDArray[np.float64]:
+def _character_counts(texts: Sequence[str]) -> NDArray[np.intp]:
     """`[Q, kinds]` how many characters of each kind every text has."""
     joined = "".join(texts).encode("utf-32-le", "surrogatepass")
-    points = np.minimum(np.frombuffer(joined, np.uint32), len(_TABLE) - 1)
-    cells = _TABLE[points]
+    cells = _TABLE.take(np.frombuffer(joined, np.uint32), mode="clip")
     if len(texts) > 1:
         cells += np.repeat(np.arange(len(texts)) * len(_KINDS), [len(t) for t in texts])
     flat = np.bincount(cells, minlength=len(texts) * len(_KINDS))
-    return flat.reshape(len(texts), len(_KINDS)).astype(np.float64)
+    return flat.reshape(len(texts), len(_KINDS))
 
 
 def _kind_table() -> NDArray[np.intp]:
@@ -197,11 +233,11 @@ def _kind_table() -> NDArray[np.intp]:
 
 
 _WANTED = [
-    (pattern, None if name in _NUMERIC else _NEEDS[name]) for name, pattern in _PATTERNS.items()
+    (pattern.findall, None if name in _NUMERIC else _NEEDS[name])
+    for name, pattern in _PATTERNS.items()
 ]
+# Flags of the openings, by which of them a text has.
+_OPENED = {name: [float(name == other) for other in _OPENINGS] for name in (*_OPENINGS, None)}
 _TABLE = _kind_table()
-_SHARED = np.array([i for i, kind in enumerate(_KINDS) if kind != "lower"])
-# Columns of `_row` that are counts.
-_LOGARITHMIC = np.array([0, 1, 3, 4, *range(9, 9 + len(_PATTERNS))])
 _COLUMN = {name: column for column, name in enumerate(FEATURES)}
 _SCRIPT_COLUMNS = np.array([_COLUMN[f"share_{script}"] for script in SCRIPTS])

@@ -5,6 +5,8 @@ Shape letters: Q queries, M models, C groups.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from wye.query.base import FloatArray
@@ -36,3 +38,34 @@ def group_table(
     table = means + np.divide(excess, weight, out=np.zeros_like(excess), where=weight > 0)
     limited = np.clip(table, 0.01, 0.99)
     return table, np.sqrt(limited * (1 - limited) / (1.0 + weight))
+
+
+@dataclass(frozen=True)
+class GroupJudgement:
+    """What a table of groups expects of the models on queries that share in several groups.
+
+    Attributes:
+        both: `[C, 2M]` quality of each model in each group, then the variance of that.
+        least: `[M]` variance that every query has.
+    """
+
+    both: FloatArray
+    least: FloatArray
+
+    @classmethod
+    def of(cls, table: FloatArray, table_std: FloatArray, std: FloatArray) -> GroupJudgement:
+        """By a table and its standard uncertainty, each `[C, M]`, beside that of the means `[M]`.
+
+        Example:
+            >>> table, std = np.array([[0.2], [0.6]]), np.array([[0.3], [0.3]])
+            >>> judgement = GroupJudgement.of(table, std, np.array([0.4]))
+            >>> [float(figure.item().round(2)) for figure in judgement(np.array([[0.5, 0.5]]))]
+            [0.4, 0.5]
+        """
+        return cls(np.hstack([table, table_std**2]), std**2)
+
+    def __call__(self, share: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected quality and its standard uncertainty, each `[Q, M]`, from shares `[Q, C]`."""
+        expected = share @ self.both
+        n_models = self.least.size
+        return expected[:, :n_models], np.sqrt(expected[:, n_models:] + self.least)

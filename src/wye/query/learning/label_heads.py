@@ -90,8 +90,8 @@ def one_hot(labels: NDArray[np.intp], n_labels: int) -> FloatArray:
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities `[Q, C]` of logits."""
-    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
+    weight = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+    return np.asarray(weight / np.add.reduce(weight, axis=1, keepdims=True), np.float64)
 
 
 class VotingHead(KeptArrays, LabelHead):

@@ -34,6 +34,10 @@ class KeptArrays:
         """Restore what `get_state` returned."""
         for name in self.kept:
             setattr(self, f"{name}_", arrays[name])
+        self._derive()
+
+    def _derive(self) -> None:
+        """What a prediction reads that follows from the kept arrays; called when those change."""
 
 
 def together(parts: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
