@@ -18,11 +18,7 @@ from wye.cli_store import ConfigFile, StorePlace, opened, settings_of
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from rich.console import Console
-
-    from wye.gateway.learning.experiments import Experiment
-    from wye.gateway.learning.versions import VersionBook
 
 VersionId = Annotated[str, typer.Argument(help="The version's id, or its beginning.")]
 Name = Annotated[str, typer.Argument(help="The experiment's name.")]
@@ -112,11 +108,12 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         store: StorePlace = None,
     ) -> None:
         """Have a version decide at every gateway of the store."""
+        from wye.gateway.learning.conduct import refuse_while_compared
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
             book = VersionBook(engine)
-            _refuse_while_compared(engine)
+            refuse_while_compared(engine)
             chosen = None if version == _CONFIG else book.get(version).id
             book.use(chosen, note)
         say(f"{chosen or 'what wye.toml says'} decides from here on; back: wye rollback")
@@ -126,26 +123,25 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         note: Note = "", config: ConfigFile = None, store: StorePlace = None
     ) -> None:
         """Have the version decide that decided before the present one."""
+        from wye.gateway.learning.conduct import refuse_while_compared
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
-            _refuse_while_compared(engine)
-            _back(VersionBook(engine), note, say)
+            refuse_while_compared(engine)
+            back = VersionBook(engine).rollback(note)
+        say(f"{back or 'what wye.toml says'} decides again")
 
     @app.command("rollback")
     def rollback(note: Note = "", config: ConfigFile = None, store: StorePlace = None) -> None:
         """Undo the last change: end a canary or A/B that runs, else take the version before."""
-        from wye.gateway.learning.experiments import ExperimentBook
-        from wye.gateway.learning.versions import VersionBook
+        from wye.gateway.learning.conduct import roll_back
 
         with opened(settings_of(config, store), store) as engine:
-            book = ExperimentBook(engine)
-            acting = [one for one in book.running() if one.kind != "shadow"]
-            for one in acting:
-                _end(engine, one, "stopped", note or "rolled back")
-                say(f"ended the experiment {one.name!r}; {one.control or 'wye.toml'} decides all")
-            if not acting:
-                _back(VersionBook(engine), note, say)
+            undone = roll_back(engine, note)
+        for one in undone.ended:
+            say(f"ended the experiment {one.name!r}; {one.control or 'wye.toml'} decides all")
+        if not undone.ended:
+            say(f"{undone.decides} decides again")
 
     _register_experiments(app, screen, say)
 
@@ -178,15 +174,12 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
         store: StorePlace = None,
     ) -> None:
         """Begin an experiment at every gateway of the store."""
-        from wye.gateway.learning.experiments import ExperimentBook, Plan
-        from wye.gateway.learning.versions import VersionBook
+        from wye.gateway.learning.conduct import start_experiment
+        from wye.gateway.learning.experiments import Plan
 
         plan = Plan(by, alpha, cost_weight, least, cost_limit)  # type: ignore[arg-type]
         with opened(settings_of(config, store), store) as engine:
-            book = VersionBook(engine)
-            begun = ExperimentBook(engine).start(
-                name, kind, book.get(version).id, book.wanted().version, share=share, plan=plan
-            )
+            begun = start_experiment(engine, name, kind, version, share=share, plan=plan)
         say(
             f"{begun.kind} {begun.name!r}: {begun.version} on {begun.share:.0%} of the units "
             f"against {begun.control or 'wye.toml'}; see: wye experiment status"
@@ -221,45 +214,13 @@ def _register_experiments(app: typer.Typer, screen: Console, say: Any) -> None:
         store: StorePlace = None,
     ) -> None:
         """End an experiment; the present version decides everything, or the candidate does."""
-        from wye.gateway.learning.experiments import RUNNING, ExperimentBook
-        from wye.gateway.learning.versions import VersionBook
+        from wye.gateway.learning.conduct import stop_experiment
+        from wye.gateway.learning.experiments import ExperimentBook
 
         with opened(settings_of(config, store), store) as engine:
             found = ExperimentBook(engine).get(name)
-            if found.state == RUNNING:
-                _end(engine, found, "promoted" if promote else "stopped", note or "by command")
-            elif not promote:
-                raise WyeError(f"the experiment {name!r} has ended already, as {found.state}")
-            if promote:
-                VersionBook(engine).use(found.version, note or f"promoted from {name!r}")
+            stop_experiment(engine, found, promote=promote, reason=note)
         say(f"ended {name!r}; {found.version if promote else found.control or 'wye.toml'} decides")
-
-
-def _refuse_while_compared(engine: sa.Engine) -> None:
-    from wye.gateway.learning.experiments import ExperimentBook
-
-    for running in ExperimentBook(engine).running():
-        if running.kind != "shadow":
-            raise WyeError(
-                f"the experiment {running.name!r} compares with what decides at present; end it "
-                f"first: wye experiment stop {running.name!r}"
-            )
-
-
-def _end(engine: sa.Engine, found: Experiment, state: str, reason: str) -> None:
-    from wye.gateway.learning.analysis import analyse, shadow_summary
-    from wye.gateway.learning.experiments import ExperimentBook
-
-    if found.kind == "shadow":
-        result: dict[str, Any] = {"shadow": shadow_summary(engine, found)}
-    else:
-        result = analyse(engine, found).to_dict()
-    ExperimentBook(engine).end(found.id, state, reason, result)
-
-
-def _back(book: VersionBook, note: str, say: Any) -> None:
-    back = book.rollback(note)
-    say(f"{back or 'what wye.toml says'} decides again")
 
 
 def _print_versions(screen: Console, told: dict[str, Any]) -> None:

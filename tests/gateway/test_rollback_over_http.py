@@ -21,7 +21,7 @@ def test_what_decided_before_decides_again(served, eventually, caplog):
     book.use(own, "try it")
     with caplog.at_level(logging.WARNING, "wye.gateway.audit"):
         answer = served.http.post("/api/rollback", json={"note": "it was worse"})
-    assert answer.json() == {"version": None}
+    assert answer.json() == {"version": None, "ended": []}
     assert book.wanted().version is None
     assert book.uses()[0].reason == "it was worse"
     assert any("rolled back" in record.getMessage() for record in caplog.records)

@@ -39,7 +39,7 @@ async def keys(request: Request) -> Response:
 
     found = await _in_store(read)
     required = await gateway.ring.required()
-    return JSONResponse({"keys": found, "required": required, "closed": _closed(gateway)})
+    return JSONResponse({"keys": found, "required": required, "closed": closed(gateway)})
 
 
 async def add_key(request: Request) -> Response:
@@ -91,7 +91,7 @@ def check_admin(request: Request) -> None:
             JSON.
     """
     gateway: Gateway = request.app.state.gateway
-    if why := _closed(gateway):
+    if why := closed(gateway):
         raise ApiError(403, why, type="permission_error", code="admin_closed")
     kind = media_type(request.headers)
     if kind != "application/json":
@@ -102,14 +102,15 @@ def check_admin(request: Request) -> None:
         )
 
 
-def _closed(gateway: Gateway) -> str | None:
+def closed(gateway: Gateway) -> str | None:
     """Why nobody may change anything; None where somebody may."""
     server = gateway.config.server
     if server.loopback or server.access_key:
         return None
     return (
-        "this gateway is open to its network without an access key, so keys are changed with "
-        "`wye keys` alone; set server.access_key_env in wye.toml to change them here"
+        "this gateway is open to its network without an access key, so keys and experiments are "
+        "changed with the command wye alone; set server.access_key_env in wye.toml to change them "
+        "here"
     )
 
 

@@ -25,10 +25,10 @@ from wye.gateway import (
     chat,
     dashboard_routes,
     decision_routes,
+    experiment_routes,
     rehearsal_routes,
     search_routes,
     token_count,
-    version_routes,
 )
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
@@ -68,7 +68,9 @@ ROUTES = (
     Route("/api/playground", dashboard_routes.playground, methods=["GET"]),
     Route("/api/series", dashboard_routes.series, methods=["GET"]),
     Route("/api/experiments", learning_report.experiments, methods=["GET"]),
-    Route("/api/rollback", version_routes.rollback, methods=["POST"]),
+    Route("/api/experiments", experiment_routes.start, methods=["POST"]),
+    Route("/api/experiments/{id}/stop", experiment_routes.stop, methods=["POST"]),
+    Route("/api/rollback", experiment_routes.rollback, methods=["POST"]),
     Route("/api/alarms", alarm_routes.alarms, methods=["GET"]),
     Route("/api/alarms/{id}/ack", alarm_routes.acknowledge, methods=["POST"]),
 )

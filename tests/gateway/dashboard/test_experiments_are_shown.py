@@ -5,10 +5,39 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from wye.gateway.config import Config
+from wye.gateway.learning.experiments import ExperimentBook
 from wye.gateway.learning.versions import VersionBook
+from wye.gateway.policy_set import PolicySet
 from wye.gateway.schema import connect
 
 pytestmark = pytest.mark.browser
+
+
+class Lab:
+    """A gateway, and a version in its store that may be tried."""
+
+    def __init__(self, start_gateway, path) -> None:
+        self.server = start_gateway(path)
+        self.engine = connect(path)
+        self.book = ExperimentBook(self.engine)
+        targets = [{"name": name, "base_url": "http://x"} for name in ("small", "large")]
+        config = Config.model_validate({"targets": targets, "policies": {"a": {"kind": "quality"}}})
+        other = PolicySet(config, None, config.router.generator())
+        VersionBook(self.engine).record(other, note="a better one", origin="added")
+        self.version = other.version
+
+
+@pytest.fixture
+def lab(start_gateway, tmp_path):
+    made = Lab(start_gateway, tmp_path / "gateway.db")
+    yield made
+    made.engine.dispose()
+
+
+def focus(page) -> str:
+    """What the keyboard acts on: the name of a field, or the text of a button."""
+    return str(page.evaluate("document.activeElement.name || document.activeElement.innerText"))
 
 
 def test_rolling_back_asks_first_and_shows_what_decides_then(start_gateway, look, tmp_path) -> None:
@@ -57,3 +86,87 @@ def test_an_experiment_is_shown_with_its_arms_and_stays_text(open_gateway, look)
     assert "0.81" in card.get_by_role("row", name="Candidate").inner_text()
     assert "−0.03 to 0.07" in card.inner_text()
     assert page.locator("main img").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_experiment_is_started_and_stopped_by_keyboard_alone(lab, look, scheme) -> None:
+    page = look(lab.server, "/#/experiments", color_scheme=scheme)
+    start = page.get_by_role("button", name="Start an experiment")
+    start.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Start an experiment")
+    dialog.wait_for()
+    assert focus(page) == "name"
+    page.keyboard.type("try it")
+    page.keyboard.press("Tab")
+    assert focus(page) == "kind"
+    page.keyboard.type("Canary")
+    page.keyboard.press("Tab")
+    assert focus(page) == "version"
+    assert "a better one" in dialog.get_by_label("Version").inner_text()
+    page.keyboard.press("Tab")
+    assert focus(page) == "share"
+    assert dialog.get_by_label("Share of the units").get_attribute("placeholder") == "0.05"
+    page.keyboard.type("0.2")
+    page.keyboard.press("Enter")
+    dialog.wait_for(state="hidden")
+    card = page.get_by_role("region", name="Experiment try it", exact=True)
+    card.get_by_text("canary by share").wait_for()
+    [running] = lab.book.running()
+    assert (running.name, running.kind, running.version) == ("try it", "canary", lab.version)
+    assert running.share == 0.2
+
+    stop = card.get_by_role("button", name="Stop")
+    stop.focus()
+    page.keyboard.press("Enter")
+    question = page.get_by_role("dialog", name="Stop try it?")
+    question.wait_for()
+    assert focus(page) == "Cancel"
+    page.keyboard.press("Escape")
+    question.wait_for(state="hidden")
+    assert lab.book.running() != [], "Escape changes nothing"
+    stop.focus()
+    page.keyboard.press("Enter")
+    question.wait_for()
+    page.keyboard.press("Tab")
+    assert focus(page) == "Stop"
+    page.keyboard.press("Enter")
+    question.wait_for(state="hidden")
+    card.get_by_text("stopped", exact=True).wait_for()
+    assert lab.book.running() == []
+    assert card.get_by_role("button", name="Stop").count() == 0
+
+
+def test_a_refused_experiment_says_why_and_keeps_the_form(lab, look) -> None:
+    look.tolerate("400")
+    lab.book.start("taken", "shadow", lab.version, None)
+    page = look(lab.server, "/#/experiments")
+    page.get_by_role("button", name="Start an experiment").click()
+    dialog = page.get_by_role("dialog", name="Start an experiment")
+    dialog.get_by_label("Name").fill("taken")
+    dialog.get_by_role("button", name="Start").click()
+    dialog.get_by_role("alert").filter(has_text="'taken' runs already").wait_for()
+    assert dialog.get_by_label("Name").input_value() == "taken"
+    dialog.get_by_role("button", name="Close").click()
+    dialog.wait_for(state="hidden")
+    assert len(lab.book.latest()) == 1
+
+
+def test_without_another_version_it_says_how_to_make_one(start_gateway, look) -> None:
+    page = look(start_gateway(), "/#/experiments")
+    page.get_by_text("wye policy add makes a version to try").wait_for()
+    assert page.get_by_role("button", name="Start an experiment").is_hidden()
+
+
+def test_where_the_gateway_is_open_to_everybody_nothing_can_be_pressed(lab, look) -> None:
+    lab.book.start("look", "shadow", lab.version, None)
+    found = httpx.get(f"{lab.server.url}/api/experiments").json()
+    assert found["closed"] is None
+    found["closed"] = "this gateway is open to its network"
+    page = look(lab.server)
+    page.route("**/api/experiments", lambda route: route.fulfill(json=found))
+    page.goto(f"{lab.server.url}/#/experiments")
+    page.get_by_text("this gateway is open to its network").wait_for()
+    page.get_by_role("region", name="Experiment look", exact=True).wait_for()
+    for name in ("Start an experiment", "Stop", "Roll back"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 0

@@ -89,6 +89,9 @@ export const changeKey = (id, body) => change("PATCH", `api/keys/${part(id)}`, b
 export const revokeKey = (id) => change("POST", `api/keys/${part(id)}/revoke`, {});
 export const acknowledge = (id) => change("POST", `api/alarms/${part(id)}/ack`, {});
 
+export const startExperiment = (body) => change("POST", "api/experiments", body);
+export const stopExperiment = (id) =>
+  change("POST", `api/experiments/${part(id)}/stop`, { note: "from the dashboard" });
 export const rollback = () => change("POST", "api/rollback", {});
 
 /** A decision with its outcome, which is written a moment after the last piece of the answer. */

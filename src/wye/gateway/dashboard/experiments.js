@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { confirm } from "./confirm.js";
 import { byId, el, fact, reconcile, setText, show } from "./dom.js";
+import { openExperimentForm } from "./experiment_form.js";
 import * as format from "./format.js";
 
 const KINDS = { shadow: "shadow: decides, does not act", canary: "canary by share", ab: "A/B" };
@@ -39,8 +40,28 @@ function differences(experiment) {
   });
 }
 
-function draw(card, experiment) {
+function askStop(experiment) {
+  const decides = experiment.control ?? "what wye.toml says";
+  confirm({
+    title: `Stop ${experiment.name}?`,
+    text: experiment.kind === "shadow"
+      ? "It decides beside the present version no longer. What it decided stays told."
+      : `${decides} decides every request again, at every gateway of this store, within seconds. ` +
+        "What the arms gave stays told.",
+    verb: "Stop",
+    act: () => api.stopExperiment(experiment.id),
+  });
+}
+
+function stopButton(experiment) {
+  const stop = el("button", { type: "button", class: "small danger", "data-stop": true }, "Stop");
+  stop.addEventListener("click", () => askStop(experiment));
+  return el("div", { class: "buttons" }, stop);
+}
+
+function draw(card, experiment, closed) {
   const shadow = experiment.shadow;
+  const held = card.contains(document.activeElement);
   card.replaceChildren(
     el("header", {}, el("h2", {}, experiment.name),
       el("span", { class: "state", "data-state": experiment.state === "harmful" ? "open"
@@ -59,7 +80,9 @@ function draw(card, experiment) {
       ...differences(experiment)),
     ...(experiment.kind === "shadow" ? [] : [armsTable(experiment)]),
     ...(experiment.reason ? [el("p", { class: "note" }, experiment.reason)] : []),
+    ...(experiment.state === "running" && !closed ? [stopButton(experiment)] : []),
   );
+  if (held) card.querySelector("[data-stop]")?.focus();
 }
 
 function versionRow(version) {
@@ -72,21 +95,25 @@ function versionRow(version) {
     el("td", {}, format.full(version.created)));
 }
 
-function showPresent({ present, uses = [] }) {
+function showPresent({ present, uses = [], experiments = [], closed }) {
   const from = present.source === "store" ? "put to use from the store" : "what wye.toml says";
   const since = present.since ? ` since ${format.full(present.since)}` : "";
   setText(byId("present"), present.error
     ? `The version that should decide does not: ${present.error}`
     : `Version ${present.version} decides${since}: ${from}.`);
   byId("present").classList.toggle("bad", Boolean(present.error));
-  show(byId("rollback"), uses.length > 0);
+  const compared = experiments.some((one) => one.state === "running" && one.kind !== "shadow");
+  show(byId("rollback"), !closed && (uses.length > 0 || compared));
+  show(byId("experiments-closed"), Boolean(closed));
+  setText(byId("experiments-closed"), closed ?? "");
 }
 
 function askRollback() {
   confirm({
     title: "Roll back?",
-    text: "The policies that decided before the present ones decide again, at every gateway of " +
-      "this store, within seconds. Streams that run are not cut.",
+    text: "A canary or A/B that runs is ended; where none runs, the policies that decided before " +
+      "the present ones decide again. So it is at every gateway of this store, within seconds. " +
+      "Streams that run are not cut.",
     verb: "Roll back",
     act: api.rollback,
   });
@@ -95,13 +122,18 @@ function askRollback() {
 /** The page at `#/experiments`. */
 export function experimentsPage() {
   const last = new Map();
+  let others = [];
   byId("rollback").addEventListener("click", askRollback);
+  byId("experiment-new").addEventListener("click", () => openExperimentForm(others));
+  byId("experiment-close").onclick = () => byId("experiment-dialog").close();
   return {
     async refresh() {
       const found = await api.experiments();
       showPresent(found);
       const versions = found.versions ?? [];
       show(byId("versions-card"), versions.length > 0);
+      others = versions.filter((version) => version.state !== "present");
+      show(byId("experiment-new"), !found.closed && others.length > 0);
       byId("versions-head").replaceChildren(el("tr", {},
         ["Version", "State", "Policies", "Router", "Made"]
           .map((name) => el("th", { scope: "col" }, name))));
@@ -110,15 +142,18 @@ export function experimentsPage() {
       show(byId("experiments-empty"), experiments.length === 0);
       setText(byId("experiments-empty"), "No experiment yet. A shadow decides beside the present " +
         "version and does not act; a canary acts on a share of the traffic; an A/B test stops when " +
-        "its figures allow.");
+        `its figures allow.${others.length ? "" : " wye policy add makes a version to try."}`);
       reconcile(byId("experiments"), experiments, (e) => e.id,
         (e) => el("section", { class: "card", "aria-label": `Experiment ${e.name}` }),
         (card, experiment) => {
-          const text = JSON.stringify(experiment);
+          const text = JSON.stringify([experiment, found.closed]);
           if (last.get(experiment.id) === text) return;
           last.set(experiment.id, text);
-          draw(card, experiment);
+          draw(card, experiment, found.closed);
         });
+    },
+    close() {
+      byId("experiment-dialog").close();
     },
   };
 }

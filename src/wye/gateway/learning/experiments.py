@@ -9,6 +9,7 @@ One experiment at a time acts, so that no request is in two of them; shadows run
 
 from __future__ import annotations
 
+import math
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from wye.gateway.records import new_id
 
 Kind = Literal["shadow", "canary", "ab"]
 By = Literal["session", "key"]
+_MOST_UNITS = 1e9
 RUNNING = "running"
 KINDS: tuple[Kind, ...] = ("shadow", "canary", "ab")
 SHARES: Mapping[str, float] = {"shadow": 1.0, "canary": 0.05, "ab": 0.5}
@@ -56,15 +58,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.by not in ("session", "key"):
-            raise ExperimentError(f"by is {self.by!r}; expected session or key")
-        if not 0.0 < self.alpha < 1.0:
+            raise ExperimentError(f"by is {self.by!r:.80}; expected session or key")
+        if not 0.0 < _number("alpha", self.alpha) < 1.0:
             raise ExperimentError(f"alpha is {self.alpha}; expected a number between 0 and 1")
-        if not 0.0 <= self.cost_weight < float("inf"):
+        if not 0.0 <= _number("cost_weight", self.cost_weight) < math.inf:
             raise ExperimentError(f"cost_weight is {self.cost_weight}; expected at least 0")
-        if self.cost_limit is not None and not 0.0 <= self.cost_limit < float("inf"):
+        if self.cost_limit is not None and not (
+            0.0 <= _number("cost_limit", self.cost_limit) < math.inf
+        ):
             raise ExperimentError(f"cost_limit is {self.cost_limit}; expected at least 0")
-        if self.least < 2:
-            raise ExperimentError(f"least is {self.least}; expected at least 2 units")
+        if not 2 <= _number("least", self.least) < _MOST_UNITS or self.least != int(self.least):
+            raise ExperimentError(
+                f"least is {self.least}; expected a whole number of at least 2 units"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,9 @@ class ExperimentBook:
         """
         name = _clean(name)
         if kind not in KINDS:
-            raise ExperimentError(f"kind is {kind!r}; expected {', '.join(KINDS)}")
+            raise ExperimentError(f"kind is {kind!r:.80}; expected {', '.join(KINDS)}")
         share = SHARES[kind] if share is None else share
-        if not 0.0 < share <= 1.0 or (kind != "shadow" and share == 1.0):
+        if not 0.0 < _number("share", share) <= 1.0 or (kind != "shadow" and share == 1.0):
             limit = "at most 1" if kind == "shadow" else "below 1"
             raise ExperimentError(f"share is {share}; expected a number above 0 and {limit}")
         if version == control:
@@ -185,6 +191,19 @@ class ExperimentBook:
             raise ExperimentError(f"there is no experiment {name!r}; known are {known}")
         return found[0]
 
+    def by_id(self, experiment: str) -> Experiment:
+        """The experiment of an id.
+
+        Raises:
+            ExperimentError: there is none.
+        """
+        query = sa.select(experiments).where(experiments.c.id == experiment)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise ExperimentError(f"there is no experiment with the id {experiment[:80]!r}")
+        return _read(row)
+
     def end(
         self, experiment: str, state: str, reason: str, result: Mapping[str, Any] | None
     ) -> bool:
@@ -200,6 +219,20 @@ class ExperimentBook:
 
 def _read(row: sa.RowMapping) -> Experiment:
     return Experiment(**{**row, "plan": Plan(**row["plan"])})
+
+
+def _number(name: str, value: object) -> float:
+    """A value that came from anywhere, as a number.
+
+    Raises:
+        ExperimentError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ExperimentError(f"{name} is {value!r:.80}; expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ExperimentError(f"{name} is a number of too many digits") from None
 
 
 def _clean(name: str) -> str:

@@ -18,6 +18,7 @@ The answer, where `X?` is X or null, and times are seconds since 1970:
                       "differences": [{"metric": "reward", "cost" or "errors", "estimate": float?,
                                        "low": float?, "high": float?, "p": float}],
                       "shadow": SHADOW?, "words": str}],
+     "closed": str?,
      "learners": [{"name": str, "kind": str, "reader": str, "judged": int,
                    "targets": {name: int}}]}
 
@@ -27,9 +28,9 @@ The answer, where `X?` is X or null, and times are seconds since 1970:
              "cost_usd": float?}: `same` is the share that chose what was really chosen, `quality`
              and `cost_usd` what was expected of its choices
 
-Figures of experiments that run are those of the last analysis (`analysis_seconds`). Newest first
-everywhere but in `differences` (candidate less control; `p` is always valid: it may be
-read at any time, `wye.gateway.learning.analysis`).
+`closed` says why nothing can be changed over HTTP. Figures of experiments that run are those of the
+last analysis (`analysis_seconds`). Newest first everywhere but in `differences` (candidate less
+control; `p` is always valid: it may be read at any time, `wye.gateway.learning.analysis`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from wye.gateway.admin_routes import closed
 from wye.gateway.learning.analysis import analyse, shadow_summary
 from wye.gateway.learning.experiments import RUNNING, Experiment, ExperimentBook
 from wye.gateway.learning.versions import VersionBook
@@ -55,7 +57,8 @@ _USES = 50
 async def experiments(request: Request) -> Response:
     """See the module."""
     gateway: Gateway = request.app.state.gateway
-    return JSONResponse(await asyncio.to_thread(_told, gateway))
+    told = await asyncio.to_thread(_told, gateway)
+    return JSONResponse({**told, "closed": closed(gateway)})
 
 
 def versions_report(engine: sa.Engine) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def experiments_report(
         known: what an analysis found lately, by id; the others that run are analysed here.
     """
     found = ExperimentBook(engine).latest()
-    return [_experiment(engine, one, (known or {}).get(one.id)) for one in found]
+    return [experiment_report(engine, one, (known or {}).get(one.id)) for one in found]
 
 
 def _told(gateway: Gateway) -> dict[str, Any]:
@@ -133,9 +136,10 @@ def _told(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _experiment(
-    engine: sa.Engine, one: Experiment, known: Mapping[str, Any] | None
+def experiment_report(
+    engine: sa.Engine, one: Experiment, known: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
+    """One of `experiments` of the module's JSON; `known` is what an analysis found lately."""
     result: Mapping[str, Any] = one.result or known or {}
     if one.kind == "shadow" and not result:
         result = {"shadow": shadow_summary(engine, one)}

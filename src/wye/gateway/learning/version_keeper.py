@@ -105,6 +105,10 @@ class VersionKeeper:
     def reload(self) -> None:
         """Read `wye.toml` and its router again, and look at the store now. From the event loop."""
         self._asked += self._reread is not None
+        self.look()
+
+    def look(self) -> None:
+        """Look at the store soon, since something changed there. From the event loop."""
         self._poke.set()
 
     def health(self) -> dict[str, Any]:

@@ -56,6 +56,11 @@ _SERVED = {
     "name": TEXT, "kind": TEXT, "requests": COUNT, "errors": COUNT, "share": SHARE,
     "spend_usd": maybe(NUMBER), "quality": maybe(SHARE), "state": TEXT,
 }  # fmt: skip
+_EXPERIMENT = record(
+    id=TEXT, name=TEXT, kind=TEXT, version=TEXT, control=maybe(TEXT), share=SHARE, state=TEXT,
+    started=MOMENT, ended=maybe(MOMENT), reason=maybe(TEXT), arms=mapped(OBJECT),
+    differences=listed(OBJECT), shadow=maybe(OBJECT), words=TEXT,
+)  # fmt: skip
 _LIMITS: dict[str, Schema] = {
     **{
         name: maybe(NUMBER)
@@ -240,17 +245,45 @@ PATHS: dict[str, dict[str, Any]] = {
             record(
                 present=OBJECT, versions=listed(record(id=TEXT, created=MOMENT, state=TEXT)),
                 uses=listed(record(time=MOMENT, reason=TEXT)), gateways=listed(OBJECT),
-                experiments=listed(record(id=TEXT, name=TEXT, kind=TEXT, state=TEXT)),
-                learners=listed(record(name=TEXT, kind=TEXT, judged=COUNT)),
+                experiments=listed(_EXPERIMENT),
+                learners=listed(record(name=TEXT, kind=TEXT, judged=COUNT)), closed=maybe(TEXT),
             ),
-            tag="dashboard", refusals=(503,),
+            tag="experiments", refusals=(503,),
+        ),
+        "post": operation(
+            "Try a policy version: in the shadow, on a share of the units, or against the present",
+            _EXPERIMENT, tag="experiments",
+            body=closed(
+                {
+                    "share": maybe({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+                    "by": maybe(one_of("session", "key")),
+                    "alpha": maybe(
+                        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+                    ),
+                    "cost_weight": maybe({"type": "number", "minimum": 0}),
+                    "least": maybe({"type": "integer", "minimum": 2}),
+                    "cost_limit": maybe({"type": "number", "minimum": 0}),
+                },
+                name={"type": "string", "minLength": 1, "maxLength": 100},
+                kind=one_of("shadow", "canary", "ab"), version=WORD,
+            ),
+            status=201, refusals=_CHANGE,
+        ),
+    },
+    "/api/experiments/{id}/stop": {
+        "post": operation(
+            "End an experiment, or have its candidate decide everything",
+            _EXPERIMENT, tag="experiments",
+            parameters=[in_path("id", "of the experiment")],
+            body=closed({"promote": FLAG, "note": {"type": "string", "maxLength": 500}}),
+            refusals=_CHANGE,
         )
     },
     "/api/rollback": {
         "post": operation(
-            "Have the policy version decide that decided before",
-            record(version=maybe(TEXT)),
-            tag="dashboard",
+            "End the canary or A/B that runs, else have the version decide that decided before",
+            record(version=maybe(TEXT), ended=listed(TEXT)),
+            tag="experiments",
             body=closed({"note": {"type": "string", "maxLength": 500}}),
             refusals=(400, 408, 413, 415, 503),
         )
