@@ -55,7 +55,7 @@ class World:
         self._http.post("/mend")
 
     def script(self, model: str, **answer: Any) -> None:
-        """What is answered for `model`: `body` (`status`, `headers`), or a stream of `events`."""
+        """What is answered for `model`: `body` or `raw` (`headers`), or a stream of `events`."""
         self._http.post("/script", json={model: answer})
 
     def stop(self) -> None:

@@ -14,7 +14,8 @@ The model's name says how it behaves, so that one process serves every kind of t
     stumble-seconds, stumble-date        refuse the first time with 429 and Retry-After
     flaky                                fail while `POST /mend` was not called
     caches                               answer, with usage as a provider with a prompt cache has it
-    of `POST /script`                    answer what was given there: status, headers, body, events
+    of `POST /script`                    answer what was given there: status, headers, body or raw,
+                                         events
 
 `GET /seen` tells what came: every request's body and whether its client left early.
 Run as: python outside_world.py; prints its port.
@@ -211,6 +212,8 @@ async def stream(kind: str, body: dict[str, Any], writer: asyncio.StreamWriter) 
 async def recite(script: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
     """Answer as a test has said."""
     extra = "".join(f"{name}: {value}\r\n" for name, value in script.get("headers", {}).items())
+    if "raw" in script:
+        return await reply_raw(writer, 200, script["raw"].encode(), "application/json", extra)
     if "events" not in script:
         return await reply(writer, script.get("status", 200), script["body"], extra)
     writer.write(

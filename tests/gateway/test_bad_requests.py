@@ -34,7 +34,9 @@ def served(serve, world):
         (b'{"temperature": NaN}', "NaN is no JSON number"),
         (b'{"temperature": -Infinity}', "-Infinity is no JSON number"),
         (b'{"temperature": 1e999}', "1e999 is too large"),
-        (b'{"n": ' + b"9" * 5000 + b"}", "a number that cannot be used"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "cannot be used: more than 4300 digits"),
+        (b"\xef\xbb\xbf{}", "not JSON: it begins with a byte order mark"),
+        (b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}", "more than 500 levels"),
         (b'{"a": "\\ud83d"}', "half a surrogate pair"),
         (b'{"model": "wye", "a": {"b": 1, "c": 2, "b": 1}}', "the field 'b' twice"),
     ],
@@ -202,6 +204,18 @@ def test_any_json_is_either_understood_or_refused_with_a_reason(body):
         assert isinstance(found, ChatRequest)
         assert found.input_tokens_estimate >= 1
         assert len(found.text) <= found.characters + len(body["messages"]) * 10
+
+
+def test_a_body_with_many_brackets_side_by_side_is_read():
+    assert parse_json(b'{"a": [' + b"[[]]," * 5000 + b"1]}")["a"][-1] == 1
+    deepest = b'{"a": ' + b"[" * 499 + b"]" * 499 + b"}"
+    assert parse_json(deepest)
+
+
+def test_a_name_that_is_no_model_is_not_said_back_whole(served):
+    answer = served.http.post("/v1/chat/completions", json={**GOOD, "model": "x" * 8000})
+    assert answer.status_code == 404
+    assert len(answer.text) < 500
 
 
 def test_a_body_nested_beyond_reading_is_refused():

@@ -150,7 +150,7 @@ def test_a_method_that_a_surface_does_not_have_is_a_405(served, path):
     assert "Method Not Allowed" in said(served.http.get(path), path, 405)
 
 
-@pytest.mark.parametrize("levels", [90, 400, 950, 975, 990])
+@pytest.mark.parametrize("levels", [90, 400, 501, 944, 950, 960, 975, 990])
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("served", [True], ids=["translating"], indirect=True)
 def test_nesting_that_can_be_read_can_be_answered(served, path, levels):

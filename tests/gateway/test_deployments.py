@@ -194,7 +194,7 @@ GOOD = '[[targets]]\nname = "a"\n[[targets.deployments]]\nbase_url = "http://h/v
         (GOOD.replace('"a"', '"a"\nbase_url = "http://h"'), "base_url stands beside deployments"),
         (GOOD + "wait = 3\n", "unknown key `targets.0.deployments.0.wait`"),
         (GOOD.replace('"a"', '"a"\nbalance = "random"'), "'weighted', 'least-busy' or 'latency'"),
-        (GOOD.replace("http://h/v1", "h"), "deployments.0.base_url"),
+        (GOOD.replace("http://h/v1", "h"), "base_url is 'h'; it must begin with http"),
         (GOOD + "weight = 0\n", "greater than 0"),
     ],
 )

@@ -258,6 +258,7 @@ def test_allowed_targets_and_the_default_policy_of_a_key(purse, world):
     assert (direct.status_code, error_of(direct)["code"]) == (403, "target_not_allowed")
     listed = mine.served.http.get("/v1/models", headers=narrow.headers).json()["data"]
     assert "ok@a" not in {row["id"] for row in listed}
+    assert "ok@a" not in narrow.ask(model="nobody").text
     assert mine.decision(mine.ask())["policy_name"] == "thrifty"
     nowhere = Purse(mine.served, "nowhere", targets=("gone",))
     assert error_of(nowhere.ask())["code"] == "no_target_fits"

@@ -332,6 +332,85 @@ def test_the_key_goes_to_the_upstream_and_nowhere_else(serve, world, monkeypatch
     assert "sk-very-secret" not in everything
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_in_an_error_within_an_answer_goes_nowhere_either(serve, world, monkeypatch, stream):
+    monkeypatch.setenv("OUTSIDE_KEY", "sk-very-secret")
+    said = {"message": "sk-very-secret is out of money", "type": "sk-very-secret", "param": 1}
+    piece = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+    world.script("tells-stream", events=[piece, {"error": said}])
+    world.script("tells", status=400, body={"error": said})
+    name = "tells-stream" if stream else "tells"
+    served = serve(targets=[world.target(name, api_key_env="OUTSIDE_KEY")])
+    answer = served.ask(stream=stream)
+    assert "[key] is out of money" in answer.text
+    assert "sk-very-secret" not in answer.text + json.dumps(served.decision(answer))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_white_space_around_a_key_is_not_sent(serve, world, monkeypatch, stream):
+    monkeypatch.setenv("OUTSIDE_KEY", "sk-of-a-file\n")
+    served = serve(targets=[world.target("ok@file", api_key_env="OUTSIDE_KEY")])
+    assert served.ask(stream=stream).status_code == 200
+    assert world.seen("ok@file")[-1]["authorization"] == "Bearer sk-of-a-file"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_that_no_header_can_hold_is_passed_over_and_said(serve, world, monkeypatch, stream):
+    monkeypatch.setenv("OUTSIDE_KEY", "sk-one\nsk-two")
+    broken = world.target("broken", model="ok", quality=0.9, api_key_env="OUTSIDE_KEY")
+    served = serve(targets=[broken, world.target("ok", quality=0.5)])
+    answer = served.ask(stream=stream)
+    assert (answer.status_code, answer.headers["x-wye-target"]) == (200, "ok")
+    named = served.ask("broken", stream=stream)
+    assert named.status_code == 503
+    assert "OUTSIDE_KEY has line breaks" in named.text
+    assert "sk-one" not in named.text
+
+
+@pytest.mark.parametrize("stream", [False, pytest.param(True, id="stream")])
+def test_a_number_that_is_no_json_is_garbage(serve, world, stream):
+    huge = '{"choices": [{"index": 0, "message": {}, "delta": {}, "logprobs": 1e400}]}'
+    world.script("huge-stream", events=[huge, "[DONE]"])
+    world.script("huge", raw=huge)
+    name = "huge-stream" if stream else "huge"
+    served = serve(targets=[world.target(name)])
+    answer = served.ask(stream=stream)
+    assert answer.status_code == 503
+    assert "not JSON" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"object": "error", "message": "top_j is unknown", "type": "BadRequestError"}, "top_j"),
+        ({"error": "top_j is unknown"}, "top_j is unknown"),
+        ({"detail": "top_j is unknown"}, "top_j is unknown"),
+        ({"detail": [{"loc": ["body"]}]}, "answered 400"),
+        (["top_j"], "answered 400"),
+    ],
+)
+def test_a_refusal_is_passed_on_however_it_is_said(serve, world, body, said):
+    world.script("says-otherwise", status=400, body=body)
+    served = serve(targets=[world.target("says-otherwise")])
+    answer = served.ask()
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "error", "message": "This model's maximum context length is 8 tokens."},
+        {"error": {"code": 400, "message": "the request exceeds the available context size"}},
+    ],
+)
+def test_a_context_that_is_full_is_known_by_words_too(serve, world, body):
+    world.script("full", status=400, body=body)
+    served = serve(targets=[world.target("full", quality=0.9), world.target("ok", quality=0.5)])
+    answer = served.ask()
+    assert (answer.status_code, answer.headers["x-wye-target"]) == (200, "ok")
+
+
 def test_a_missing_key_is_said_by_its_variable(serve, world, monkeypatch):
     monkeypatch.delenv("OUTSIDE_KEY", raising=False)
     served = serve(targets=[world.target("ok", api_key_env="OUTSIDE_KEY")])

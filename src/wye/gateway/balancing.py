@@ -20,10 +20,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from wye.gateway.addresses import unusable
 
 Balance = Literal["weighted", "least-busy", "latency"]
 _MEMORY_SECONDS = 10.0
+
+
+def _usable(url: str) -> str:
+    if (why := unusable(url)) is not None:
+        raise PydanticCustomError(
+            "base_url", "base_url is {given}; {why}", {"given": repr(url), "why": why}
+        )
+    return url
 
 
 class DeploymentTable(BaseModel):
@@ -31,7 +42,7 @@ class DeploymentTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    base_url: Annotated[str, AfterValidator(_usable)]
     model: str | None = None
     api_key_env: str | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

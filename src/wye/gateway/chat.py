@@ -101,7 +101,7 @@ async def model(request: Request) -> Response:
     for found in _models(gateway, key_of(request)):
         if found["id"] == wanted:
             return JSONResponse(found)
-    raise _unknown_model(wanted, gateway)
+    raise _unknown_model(wanted, gateway, key_of(request))
 
 
 def _models(gateway: Gateway, key: Key | None) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ def destination(model: str, gateway: Gateway, key: Key | None) -> tuple[str | No
     prefix, _, policy = model.partition("/")
     if prefix == ROUTED and policy in gateway.service.policies:
         return policy, None
-    raise _unknown_model(model, gateway)
+    raise _unknown_model(model, gateway, key)
 
 
 def _check_choice(chat: ChatRequest, gateway: Gateway, key: Key | None) -> None:
@@ -176,11 +176,12 @@ def session_of(request: Request) -> str | None:
     return name
 
 
-def _unknown_model(model: str, gateway: Gateway) -> ApiError:
-    known = [*_routed_names(gateway), *gateway.service.by_name]
+def _unknown_model(model: str, gateway: Gateway, key: Key | None) -> ApiError:
+    mine = (name for name in gateway.service.by_name if key is None or key.may_use(name))
+    known = [*_routed_names(gateway), *mine]
     return ApiError(
         404,
-        f"there is no model {model!r}; known are {', '.join(known)}",
+        f"there is no model {model[:80]!r}; known are {', '.join(known)}",
         code="model_not_found",
         param="model",
     )

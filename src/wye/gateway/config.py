@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from wye.errors import WyeError
+from wye.gateway.addresses import unusable
 from wye.gateway.answer_cache.settings import AnswerCacheTable
 from wye.gateway.balancing import Balance, DeploymentTable
 from wye.gateway.conversation.settings import ConversationTable, PromptCacheTable
+from wye.gateway.environment import secret
 from wye.gateway.learning.judge import JudgeTable
 from wye.gateway.learning.outcome_checks import CheckTable
 from wye.gateway.learning.settings import LearningTable
@@ -80,7 +81,7 @@ class Server(_Table):
     @property
     def access_key(self) -> str | None:
         """The key that clients must present; read from the environment, never stored."""
-        return os.environ.get(self.access_key_env) if self.access_key_env else None
+        return secret(self.access_key_env) or None
 
     @model_validator(mode="after")
     def _closed_unless_asked(self) -> Server:
@@ -222,11 +223,11 @@ class Target(_Table):
                 "base_url",
                 'kind "openai" needs base_url, for instance base_url = "https://api.openai.com/v1"',
             )
-        if not self.address.startswith(("http://", "https://")):
+        if (why := unusable(self.address)) is not None:
             raise PydanticCustomError(
                 "base_url",
-                "base_url is {given}; it must begin with http:// or https://",
-                {"given": repr(self.base_url)},
+                "base_url is {given}; {why}",
+                {"given": repr(self.base_url), "why": why},
             )
         return self
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +18,8 @@ import aiohttp
 from wye.gateway import sse
 from wye.gateway.config import Target
 from wye.gateway.connections import Connections, parts, undecodable
-from wye.gateway.openai_api import no_constant
+from wye.gateway.environment import secret
+from wye.gateway.openai_api import finite, no_constant
 from wye.gateway.patience import Patience
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
@@ -168,17 +168,23 @@ class Endpoint(Upstream):
     ) -> aiohttp.ClientResponse:
         """The response with its body unread; anything but a success is an error."""
         if self._connections is None:
-            raise RuntimeError("Endpoint.start was not awaited")
+            raise self._error("has no connection: it did not start, or is stopped", Fault.CONNECT)
         headers = {"content-type": "application/json", **OUTGOING.get()}
         if isinstance(request, Body):
             headers |= request.headers
         if surface is MESSAGES:
             headers.setdefault(VERSION_HEADER, _ANTHROPIC_VERSION)
         if self._target.api_key_env:
-            key = os.environ.get(self._target.api_key_env)
+            key = secret(self._target.api_key_env)
             if not key:
                 raise self._error(
                     f"needs a key, but {self._target.api_key_env} is not set in the environment",
+                    Fault.STATUS,
+                )
+            if not key.isprintable():
+                raise self._error(
+                    f"needs a key that fits in a header; {self._target.api_key_env} has line "
+                    "breaks or control characters within",
                     Fault.STATUS,
                 )
             if self._target.kind == "anthropic":
@@ -201,14 +207,14 @@ class Endpoint(Upstream):
     async def _refusal(self, response: aiohttp.ClientResponse, surface: Surface) -> UpstreamError:
         """What a status other than 200 means."""
         status = response.status
-        body = _error_object(await _head(response))
-        said = _scrub(str((body or {}).get("message") or ""), self._target.api_key_env)
+        found = _error_object(await _head(response)) or {}
+        body = {name: self._scrubbed(value) for name, value in found.items()}
+        said = str(body.get("message") or "")
         message = f"answered {status}" + (f": {said[:500]}" if said else "")
         if status in (400, 413, 422):
-            if surface.too_long(body or {}) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            if surface.too_long(body) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 return self._error(message, Fault.CONTEXT, status=status)
-            passed = {**(body or {}), "message": said} if body else None
-            return self._error(message, Fault.REQUEST, status=status, body=passed)
+            return self._error(message, Fault.REQUEST, status=status, body=body or None)
         wait = retry_after(response.headers)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             return self._error(message, Fault.RATE_LIMIT, status=status, retry_after=wait)
@@ -272,12 +278,17 @@ class Endpoint(Upstream):
         retry_after: float | None = None,
     ) -> UpstreamError:
         return UpstreamError(
-            f"{self._target.name} {what}".encode("utf-8", "replace").decode(),
+            self._scrubbed(f"{self._target.name} {what}").encode("utf-8", "replace").decode(),
             fault=fault,
             status=status,
             body=body,
             retry_after=retry_after,
         )
+
+    def _scrubbed(self, value: Any) -> Any:
+        """A text without our key, which some upstreams repeat in full; anything else as it is."""
+        key = secret(self._target.api_key_env)
+        return value.replace(key, "[key]") if key and isinstance(value, str) else value
 
 
 async def _head(response: aiohttp.ClientResponse) -> bytes:
@@ -291,7 +302,7 @@ async def _head(response: aiohttp.ClientResponse) -> bytes:
 
 
 # Made once: `json.loads` would make one for every piece of a stream.
-_JSON = json.JSONDecoder(parse_constant=no_constant)
+_JSON = json.JSONDecoder(parse_constant=no_constant, parse_float=finite)
 
 
 async def _drain(pieces: AsyncIterator[sse.Event]) -> None:
@@ -303,16 +314,22 @@ async def _drain(pieces: AsyncIterator[sse.Event]) -> None:
 
 
 def _error_object(raw: bytes) -> dict[str, Any] | None:
-    """The `error` object of an upstream's answer, or None where there is none to be read."""
+    """What an upstream says of an error, or None where there is nothing to be read.
+
+    OpenAI and Anthropic have it under `error`; others at the top, or as a text alone (`detail` of
+    FastAPI).
+    """
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    error = value.get("error") if isinstance(value, dict) else None
-    return error if isinstance(error, dict) else None
-
-
-def _scrub(message: str, api_key_env: str | None) -> str:
-    """The message without our key, which some upstreams repeat in full."""
-    key = os.environ.get(api_key_env) if api_key_env else None
-    return message.replace(key, "[key]") if key else message
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get("error"), dict):
+        return dict(value["error"])
+    said = (value.get(name) for name in ("message", "error", "detail"))
+    message = next((text for text in said if isinstance(text, str) and text), None)
+    if message is None:
+        return None
+    named = {name: value[name] for name in ("type", "param", "code") if name in value}
+    return {**named, "message": message}

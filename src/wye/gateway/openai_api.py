@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +27,9 @@ from wye.query.ask import human_ask
 _PASS_SECONDS = 5.0
 _PASS_BYTES = 64 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# What is read must be written again, in whatever depth of calls that is done.
+_LEVELS = 500
+_DIGITS = sys.get_int_max_str_digits()
 # As much as the integers of most languages hold, which clients send where they mean "no limit".
 _MOST = 2**31 - 1
 _PART_TAGS = {"image_url": "vision", "input_audio": "audio"}
@@ -124,17 +128,28 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     try:
         value = _JSON.decode(text)
     except json.JSONDecodeError as error:
+        if text.startswith("\ufeff"):
+            raise bad_request(
+                "the body is not JSON: it begins with a byte order mark; save it without one"
+            ) from None
         raise bad_request(
             f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except RecursionError:
-        raise bad_request("the body is nested too deeply to be read") from None
+        raise _too_deep() from None
     except _TwiceError as error:
         raise bad_request(
             f"an object has the field {str(error)[:80]!r} twice; which one holds is anybody's guess"
         ) from None
-    except ValueError as error:
+    except _NumberError as error:
         raise bad_request(f"the body has a number that cannot be used: {error}") from None
+    except ValueError:
+        # Python's own words are about Python.
+        raise bad_request(
+            f"the body has a number that cannot be used: more than {_DIGITS} digits"
+        ) from None
+    if text.count("[") + text.count("{") > _LEVELS and _deeper(value, _LEVELS):
+        raise _too_deep()
     if not isinstance(value, dict):
         raise bad_request(f"the body is a JSON {json_type(value)}; expected an object")
     if "\\u" in text and not _encodable(value):
@@ -306,6 +321,10 @@ def json_type(value: Any) -> str:
     return names.get(type(value), "number")
 
 
+class _NumberError(ValueError):
+    """A number that JSON has not, or no float holds."""
+
+
 class _TwiceError(Exception):
     """An object has two fields of this name."""
 
@@ -319,18 +338,38 @@ def _unique(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def no_constant(name: str) -> float:
     """Refuse NaN and the infinities, which Python reads and JSON has not."""
-    raise ValueError(f"{name} is no JSON number")
+    raise _NumberError(f"{name} is no JSON number")
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Refuse a number that no float holds, which would be written as no JSON."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large")
+        raise _NumberError(f"{text[:40]} is too large")
     return value
 
 
 # Made once: `json.loads` would make one for every request.
-_JSON = json.JSONDecoder(parse_constant=no_constant, parse_float=_finite, object_pairs_hook=_unique)
+_JSON = json.JSONDecoder(parse_constant=no_constant, parse_float=finite, object_pairs_hook=_unique)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested in more levels than these."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for item in layer
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _too_deep() -> ApiError:
+    return bad_request(f"the body is nested too deeply to be read: more than {_LEVELS} levels")
 
 
 def _encodable(value: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from wye.gateway.config import Target
+from wye.gateway.environment import secret
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM
@@ -84,4 +84,4 @@ def client(
 
 def key_of(target: Target) -> str | None:
     """The target's key in the environment at this moment; '' where it is named and not set."""
-    return os.environ.get(target.api_key_env, "") if target.api_key_env else None
+    return secret(target.api_key_env) if target.api_key_env else None

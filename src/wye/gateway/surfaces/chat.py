@@ -19,6 +19,10 @@ class Chat(Surface):
     path: ClassVar[str] = "/v1/chat/completions"
     upstream_path: ClassVar[str] = "chat/completions"
     answer_name: ClassVar[str] = "chat completion"
+    # Of vLLM and of llama.cpp's server, which have no code for it.
+    full_words: ClassVar[tuple[str, ...]] = (
+        "maximum context length", "exceeds the available context",
+    )  # fmt: skip
     end_marker: ClassVar[str | None] = sse.DONE
 
     def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> ChatRequest:

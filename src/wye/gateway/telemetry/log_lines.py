@@ -14,7 +14,6 @@ import atexit
 import datetime
 import json
 import logging
-import os
 import queue
 import sys
 import threading
@@ -24,6 +23,7 @@ from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING, Any, TextIO
 
+from wye.gateway.environment import secret
 from wye.gateway.telemetry.redaction import PATTERNS, Redact, redacted, redactor
 from wye.gateway.telemetry.settings import LogsTable
 
@@ -87,10 +87,9 @@ def _stop(listener: QueueListener) -> None:
 
 def secrets_of(config: Config) -> tuple[str, ...]:
     """What the configuration's environment variables hold, longest first."""
-    names = {config.server.access_key_env}
+    names = {config.server.access_key_env, config.store.password_env}
     names |= {one.api_key_env for target in config.targets for one in target.served_by}
-    found = {os.environ.get(name, "") for name in names if name}
-    found.add(os.environ.get("WYE_STORE_PASSWORD", ""))
+    found = {secret(name) for name in names}
     if config.telemetry is not None:
         found |= set(config.telemetry.headers.values())
     return tuple(sorted((s for s in found if len(s) >= _LEAST_SECRET), key=len, reverse=True))
@@ -166,8 +165,8 @@ class Lines(logging.Formatter):
         return kind
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
+        for known in self._secrets:
+            text = text.replace(known, "[key]")
         return self._redact(PATTERNS["key"](text))
 
 
