@@ -1,0 +1,1 @@
+"""Checks of the gateway, one file each: promises about error rates, simulated."""
