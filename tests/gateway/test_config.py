@@ -35,6 +35,10 @@ def test_one_target_is_enough():
         ("[server]\nport = 70000\n" + TARGET, "wye.toml:2: `server.port` is 70000"),
         (TARGET + "price_in_per_mtok = -1", "wye.toml:5: `targets.0.price_in_per_mtok` is -1"),
         (TARGET + 'base_ulr = "x"', "did you mean `base_url`?"),
+        (
+            "[targets]\nname = 'one'\n",
+            "wye.toml:1: each target is a table of a list; write [[targets]]",
+        ),
         ("[serwer]\n" + TARGET, "wye.toml:1: unknown key `serwer`; did you mean `server`?"),
         (TARGET + "\n[[targets]]\nkind = 'openai'", "wye.toml:6: `targets.1.name` is missing"),
         (TARGET + "\n[[targets]]\nname = 'two'", 'wye.toml:6: kind "openai" needs base_url'),

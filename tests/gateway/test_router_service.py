@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 
 import httpx
@@ -152,6 +153,32 @@ def test_a_policy_that_is_wrong_is_named_at_the_start():
         service([target("a")], {"kind": "utility", "cost_wait": 3})
     with pytest.raises(ConfigError, match=r"\[policies\.policy\].*utilty"):
         service([target("a")], {"kind": "utilty"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({"kind": "explore", "inner": 5}, "inner=5, expected a policy"),
+        ({"kind": "abstain", "inner": ["quality"]}, "expected a policy"),
+        ({"kind": "explore", "inner": "utilty"}, "unknown policy 'utilty'"),
+        ({"kind": "explore", "inner": {"kind": "utilty"}}, "unknown policy 'utilty'"),
+        ({"kind": "cascade", "order": []}, "order is empty"),
+        ({"kind": "cascade", "max_depth": math.inf}, "infinity"),
+        ({"kind": "abstain", "max_std": 10**400}, "too large"),
+        ({"kind": "thompson", "sigma": 10**400}, "too large"),
+    ],
+)
+def test_a_parameter_that_no_policy_takes_is_told_and_no_crash(policy, told):
+    with pytest.raises(ConfigError, match=rf"\[policies\.policy\].*{told}"):
+        service([target("a")], policy)
+
+
+def test_a_policy_around_another_is_written_as_a_table_or_as_on_the_command_line():
+    table = service(
+        [target("a")], {"kind": "explore", "inner": {"kind": "utility", "cost_weight": 0}}
+    )
+    text = service([target("a")], {"kind": "explore", "inner": "utility:cost_weight=0"})
+    assert decide(table).record.policy == decide(text).record.policy
 
 
 class Failing(QueryRouter):

@@ -119,6 +119,8 @@ def _describe(detail: ErrorDetails, name: str, line: int | None) -> str:
         return f"{where}: `{key}` is missing; {_missing(location)}"
     if detail["type"] in _OWN:
         return f"{where}: {detail['msg']}"
+    if detail["type"] == "tuple_type" and location == ("targets",):
+        return f"{where}: each target is a table of a list; write [[targets]], with two brackets"
     given = detail["input"]
     shown = repr(given) if isinstance(given, str | int | float | bool) else type(given).__name__
     expected = detail["msg"].replace("Input should", "it should")

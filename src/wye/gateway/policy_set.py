@@ -201,7 +201,7 @@ def build_policies(
             if table.kind == "budget" and name in spent:
                 params.setdefault("spent", spent[name])
             built[name] = _policy({"kind": table.kind, **params})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"[policies.{name}]: {error}") from error
     return built
 

@@ -115,6 +115,8 @@ class Cascade(Policy):
         self.max_depth = int(check_number(self.name, "max_depth", max_depth, low=1))
         self.beam = int(check_number(self.name, "beam", beam, low=1))
         self.order = None if order is None else tuple(order)
+        if self.order is not None and not self.order:
+            raise PolicyError("cascade: order is empty; name models, or leave it out")
         self.judge_: JudgeModel | None = None
 
     def fit(self, estimate: Estimate, quality: FloatArray, confidence: FloatArray) -> Self:

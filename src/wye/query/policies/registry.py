@@ -53,9 +53,17 @@ def get_policy(name: str, **params: Parameter) -> Policy:
                 f"policy {name} has no parameter {given!r}{_hint(given, known)}; "
                 f"it takes {', '.join(known) if known else 'none'}"
             )
+    inner = params.get("inner")
+    if isinstance(inner, str):
+        params["inner"] = parse_policy(inner)
+    elif not isinstance(inner, Policy | None):
+        raise PolicyError(
+            f"policy {name}: inner={inner!r:.60}, expected a policy, as in "
+            'inner = "utility:cost_weight=50"'
+        )
     try:
         return made(**params)
-    except TypeError as error:
+    except (TypeError, ArithmeticError) as error:
         raise PolicyError(f"policy {name}: {error}; it takes {', '.join(known)}") from error
 
 
