@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -38,7 +38,7 @@ REFERENCE, BATCH = 1000, 50
 OTHERS, LONGER = 0.3, float(np.log(1.5))
 _JITTER, _DEVIATIONS = 0.02, 3.0
 
-Draw = Callable[[np.random.Generator, int, bool], "NDArray[np.floating]"]
+Draw = Callable[[np.random.Generator, int, bool], Any]
 
 
 class _Watch(Protocol):
@@ -49,7 +49,7 @@ class _Watch(Protocol):
     @property
     def learning(self) -> bool: ...
 
-    def take(self, figures: NDArray[np.floating], /) -> Change | None: ...
+    def take(self, figures: Any, /) -> Change | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Kind:
     """A monitor, and the traffic that it watches.
 
     Attributes:
-        draw: so many requests, changed or not.
+        draw: so many requests, changed or not, as the monitor takes them.
         make: a monitor by its promise.
     """
 
@@ -73,7 +73,8 @@ def check(context: CheckContext) -> CheckResult:
     Raises:
         CheckError: too few datasets.
     """
-    claims, figures = [], {}
+    claims: list[Claim] = []
+    figures: dict[str, float] = {}
     kinds = (_requests(context.data), _answers())
     for kind in kinds:
         context.progress(f"{kind.name}: steady")
@@ -131,8 +132,8 @@ def _requests(data: RoutingData) -> _Kind:
     vectors = get_embedder("static").embed(data.texts)
     usual, others = vectors[~other], vectors[other]
 
-    def draw(g: np.random.Generator, n: int, changed: bool) -> NDArray[np.floating]:
-        rows = usual[g.integers(len(usual), size=n)]
+    def draw(g: np.random.Generator, n: int, changed: bool) -> NDArray[np.float32]:
+        rows = np.asarray(usual[g.integers(len(usual), size=n)], np.float64)
         if changed:
             shifted = g.random(n) < OTHERS
             rows[shifted] = others[g.integers(len(others), size=int(shifted.sum()))]
@@ -144,7 +145,7 @@ def _requests(data: RoutingData) -> _Kind:
             false_alarm_every=promise,
             learn_from=REFERENCE // 2,
             generator=g,
-            reference=np.asarray(draw(g, REFERENCE, False), np.float32),
+            reference=draw(g, REFERENCE, False),
         )
 
     return _Kind("requests", f"{OTHERS:.0%} of another kind", draw, make)
@@ -153,7 +154,7 @@ def _requests(data: RoutingData) -> _Kind:
 def _answers() -> _Kind:
     from wye.gateway.watch.answers import AnswerMonitor, figures_of
 
-    def draw(g: np.random.Generator, n: int, changed: bool) -> NDArray[np.floating]:
+    def draw(g: np.random.Generator, n: int, changed: bool) -> NDArray[np.float64]:
         tokens = np.exp(g.normal(5.0 + LONGER * changed, 0.8, n)).astype(int) + 1
         seconds = tokens * np.exp(g.normal(-4.0, 0.4, n))
         refused = g.random(n) < 0.02

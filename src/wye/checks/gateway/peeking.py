@@ -60,7 +60,8 @@ class _Run:
 
 def check(context: CheckContext) -> CheckResult:
     """Wrong verdicts where nothing differs, and verdicts where something does."""
-    claims, figures = [], {}
+    claims: list[Claim] = []
+    figures: dict[str, float] = {}
     numbers = count(1)
     for right, share in SAME:
         context.progress(f"scenario {next(numbers)} of {len(SAME) + 1}")
@@ -76,7 +77,7 @@ def check(context: CheckContext) -> CheckResult:
         figures |= {
             f"{name}: wrong verdicts": wrong / len(runs),
             f"{name}: at least (95%)": low,
-            f"{name}: wrong by a z test at every look": np.mean([run.fooled for run in runs]),
+            f"{name}: wrong by a z test at every look": sum(r.fooled for r in runs) / len(runs),
         }
     context.progress(f"scenario {next(numbers)} of {len(SAME) + 1}")
     runs = [
@@ -94,12 +95,12 @@ def check(context: CheckContext) -> CheckResult:
     figures |= {
         "better by 0.1: found, at least (95%)": low,
         "better by 0.1: found, at most (95%)": high,
-        "better by 0.1: units until then, median": np.median([run.units for run in runs]),
+        "better by 0.1: units until then, median": float(np.median([r.units for r in runs])),
         "better by 0.1: missed, at most (95%)": of_share(missed, len(runs))[1],
     }
     return CheckResult(
         tuple(claims),
-        {name: float(value) for name, value in figures.items()},
+        figures,
         context.seeds,
         f"{len(context.seeds) * RUNS} experiments of {UNITS} units in each of {len(SAME)} settings "
         f"without a difference, {len(runs)} of {FINDING_UNITS} with one; a look every {EVERY} "
@@ -168,7 +169,7 @@ def _looks(
     steps = np.arange(EVERY, units + 1, EVERY) - 1
 
     def running(x: NDArray[np.float64]) -> list[float]:
-        return np.cumsum(x)[steps].tolist()
+        return [float(value) for value in np.cumsum(x)[steps]]
 
     members = {"candidate": arm, "control": ~arm}
     counts = {name: running(mask.astype(np.float64)) for name, mask in members.items()}
