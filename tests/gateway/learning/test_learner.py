@@ -161,6 +161,28 @@ def test_a_learner_that_starts_anew_is_what_the_old_one_was(kind, store):
         np.testing.assert_allclose(state(old)[name], state(new)[name], atol=1e-9)
 
 
+def test_a_judgement_that_comes_while_others_are_read_is_read_next(store):
+    service = RouterService(config("linucb"), None)
+    learner, decided = learner_of(service), []
+    for i in range(2):
+        chat, routed = ask(service, CODE.format(i))
+        answered(store, service, chat, routed)
+        decided.append(routed)
+    judged(store, decided[0], 1.0)
+
+    class SlowFeed(LearnerFeed):
+        def _new(self, *given):
+            yield from super()._new(*given)
+            if len(decided) > 1:
+                judged(store, decided.pop(), 0.0)
+                assert store.flush()
+
+    feed = taught(store, learner, SlowFeed(store.engine))
+    assert sum(learner.judged.values()) == 1
+    feed.teach([learner])
+    assert sum(learner.judged.values()) == 2
+
+
 def test_an_answer_teaches_about_the_target_that_gave_it_also_after_a_fallback(store):
     service = RouterService(config("linucb"), None)
     chat, routed = ask(service, TALK.format(1))

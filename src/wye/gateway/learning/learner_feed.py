@@ -86,10 +86,10 @@ class LearnerFeed:
         return sum(self._teach(learner, progress) for learner, progress in self._progress.values())
 
     def _teach(self, learner: Learner, progress: _Progress) -> int:
-        mark = self._mark(progress)
+        high = progress.high
+        [mark] = self._marks(high)
         if mark == progress.mark and not progress.waiting:
             return 0
-        high = progress.high
         lessons: dict[str, list[_Lesson]] = defaultdict(list)
         first = not progress.taught
         count = 0
@@ -116,15 +116,22 @@ class LearnerFeed:
                 np.stack([one.context for one in group]),
                 np.array([one.surprise for one in group]),
             )
-        progress.mark = self._mark(progress) if progress.high != high else mark
+        again, progress.mark = self._marks(high, progress.high)
+        if again != mark:
+            # Something came while this was read, maybe after it: the next call reads again.
+            progress.mark = -1
         while len(progress.taught) > _REMEMBERED:
             progress.taught.popitem(last=False)
         return count
 
-    def _mark(self, progress: _Progress) -> int:
-        near = feedback.c.number > progress.high - _OVERLAP
+    def _marks(self, *highs: int) -> list[int]:
+        """How many rows there are near or above each of `highs`, at one moment."""
+        counts = [
+            sa.select(sa.func.count()).where(feedback.c.number > high - _OVERLAP).scalar_subquery()
+            for high in highs
+        ]
         with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).where(near)).scalar_one())
+            return [int(count) for count in connection.execute(sa.select(*counts)).one()]
 
     def _new(self, learner: Learner, progress: _Progress) -> Iterable[tuple[int, str, _Lesson]]:
         """Number, decision and lesson of every judgement that was not read yet, in order."""
