@@ -139,3 +139,18 @@ def test_the_words_of_a_choice_are_built_only_when_read():
     assert choice.reasons[0:2][0] == first
     with pytest.raises(IndexError):
         choice.reasons[5]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_that_forked_do_not_share_ids():
+    first_id()
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, b"".join((first_id() % 2**61).to_bytes(8) for _ in range(50)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 400)
+    os.close(reading)
+    os.close(writing)
+    mine = {(first_id() % 2**61).to_bytes(8) for _ in range(300)}
+    assert mine.isdisjoint(theirs[i : i + 8] for i in range(0, 400, 8))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -44,8 +43,9 @@ from wye.gateway.traffic_sums import TrafficSums
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
 
+_ANSWERS = {surface.path: chat.Answers(surface) for surface in SURFACES.values()}
 ROUTES = (
-    *(Route(s.path, partial(chat.answer, s), methods=["POST"]) for s in SURFACES.values()),
+    *(Route(path, answers, methods=["POST"]) for path, answers in _ANSWERS.items()),
     Route(token_count.PATH, token_count.count_tokens, methods=["POST"]),
     Route("/v1/models", chat.models, methods=["GET"]),
     Route("/v1/models/{id:path}", chat.model, methods=["GET"]),
@@ -118,9 +118,10 @@ def create_app(
             *gateway.onlookers.middleware,
             Middleware(Guard, server=config.server, ring=gateway.ring),
             Middleware(Door, places=gateway.places, server=config.server, metrics=gateway.metrics),
+            Middleware(chat.StraightToAnswers, answers=_ANSWERS),
         ],
         exception_handlers={
-            ApiError: partial(_api_error, gateway),
+            ApiError: _api_error,
             HTTPException: _http_error,
             Exception: _defect,
         },
@@ -174,12 +175,9 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"content-type": CONTENT_TYPE})
 
 
-async def _api_error(gateway: Gateway, request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    if chat.DECISION_HEADER not in error.headers:
-        gateway.metrics.rejected.labels(str(error.status)).inc()
-    body = surface_at(request.url.path).error(error)
-    return JSONResponse(body, error.status, headers=error.headers)
+    return chat.refused(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

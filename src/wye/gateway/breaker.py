@@ -63,8 +63,9 @@ class Breaker:
     @property
     def available(self) -> bool:
         """Whether a request may pass, without taking the probe's place."""
-        state = self.state
-        return state is State.CLOSED or (state is State.HALF_OPEN and not self._probing)
+        if self._open_until is None:
+            return True
+        return self.state is State.HALF_OPEN and not self._probing
 
     @property
     def retry_after(self) -> float:
@@ -75,10 +76,11 @@ class Breaker:
 
     def enter(self) -> bool:
         """Ask to pass. True obliges the caller to report `succeeded`, `failed` or `abandoned`."""
+        if self._open_until is None:
+            return True
         if not self.available:
             return False
-        if self.state is State.HALF_OPEN:
-            self._probing = True
+        self._probing = True
         return True
 
     def succeeded(self) -> None:

@@ -7,10 +7,12 @@ goes straight to it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wye.gateway.answer_cache.cache import Keeping
 from wye.gateway.answer_cache.serving import CACHE_HEADER, KeptStream, answer_again
@@ -24,7 +26,7 @@ from wye.gateway.money.admission import Grant
 from wye.gateway.money.keys import Key
 from wye.gateway.openai_api import ChatRequest, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
-from wye.gateway.surfaces import Surface, surface_of
+from wye.gateway.surfaces import Surface, surface_at, surface_of
 
 ROUTED = "wye"
 DECISION_HEADER = "x-wye-decision"
@@ -32,6 +34,50 @@ TARGET_HEADER = "x-wye-target"
 SESSION_HEADER = "x-wye-session"
 _CLIENT_CLOSED = 499
 _SESSION_LENGTH = 200
+
+
+class Answers:
+    """`answer` of a surface, as an ASGI application."""
+
+    def __init__(self, surface: Surface) -> None:
+        self._surface = surface
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive, send)
+        try:
+            response = await answer(self._surface, request)
+        except ApiError as error:
+            response = refused(request, error)
+        await response(scope, receive, send)
+
+
+class StraightToAnswers:
+    """ASGI middleware: requests for an answer skip the router and what it wraps every route in.
+
+    Args:
+        answers: by path; other requests, and those by another method, are the router's.
+    """
+
+    def __init__(self, app: ASGIApp, answers: Mapping[str, Answers]) -> None:
+        self._app = app
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on."""
+        app: ASGIApp = self._app
+        if scope["type"] == "http" and scope["method"] == "POST":
+            app = self._answers.get(scope["path"], app)
+        await app(scope, receive, send)
+
+
+def refused(request: Request, error: ApiError) -> Response:
+    """An error in the shape of the surface that was asked."""
+    if DECISION_HEADER not in error.headers:
+        gateway: Gateway = request.app.state.gateway
+        gateway.metrics.rejected.labels(str(error.status)).inc()
+    body = surface_at(request.url.path).error(error)
+    return JSONResponse(body, error.status, headers=error.headers)
 
 
 async def answer(surface: Surface, request: Request) -> Response:

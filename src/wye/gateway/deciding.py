@@ -103,16 +103,21 @@ class Decider:
 
     def _closed(self) -> dict[str, str]:
         """Targets that take no request at this moment, each with the reason."""
-        reasons = ((name, lane.closed) for name, lane in self._lanes.items())
-        return {name: reason for name, reason in reasons if reason is not None}
+        return {
+            name: reason
+            for name, lane in self._lanes.items()
+            if (reason := lane.closed) is not None
+        }
 
     def _noted(
         self, routed: Routed, chat: ChatRequest, grant: Grant, verdict: Verdict | None
     ) -> Routed:
         """A decision with what is known beside it: who asks, translations, the guard's verdict."""
-        key_id = grant.key.id if grant.key is not None else None
-        record = replace(routed.record, key_id=key_id, session=grant.session)
+        record = routed.record
+        if grant.key is not None or grant.session is not None:
+            key_id = grant.key.id if grant.key is not None else None
+            record = replace(record, key_id=key_id, session=grant.session)
         record = with_translations(record, chat, self._service.targets)
         if verdict is not None:
             record = verdict.noted(record)
-        return replace(routed, record=record)
+        return routed if record is routed.record else replace(routed, record=record)

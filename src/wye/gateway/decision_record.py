@@ -21,32 +21,40 @@ def candidates_of(
 ) -> tuple[dict[str, Any], ...]:
     """Every target with its figures (`wye.query.base.Candidate`), best score first."""
     estimate, followed = expected.estimate, expected.conversation
+    n, isfinite = len(estimate.models), math.isfinite
     figures = zip(
-        estimate.models,
+        scores.tolist() if scores is not None else [-math.inf] * n,
         estimate.quality[0].tolist(),
+        # Equal ones stay in configured order.
+        range(0, -n, -1),
+        estimate.models,
         estimate.quality_std[0].tolist(),
         estimate.cost[0].tolist(),
         estimate.latency[0].tolist(),
-        scores.tolist() if scores is not None else [-math.inf] * len(estimate.models),
-        law.tolist() if law is not None else [None] * len(estimate.models),
+        law.tolist() if law is not None else [None] * n,
         strict=True,
     )
-    best_first = sorted(figures, key=lambda figure: (-figure[5], -figure[1]))
-    return tuple(
+    note_of = expected.notes.get
+    found: list[dict[str, Any]] = [
         {
             "target": name,
             "quality": quality,
             "quality_std": std,
-            "cost_usd": finite(cost),
-            "latency_s": finite(latency),
-            "score": finite(score),
+            "cost_usd": cost if isfinite(cost) else None,
+            "latency_s": latency if isfinite(latency) else None,
+            "score": score if isfinite(score) else None,
             "allowed": name not in excluded,
             "probability": probability,
-            "note": expected.notes.get(name),
-            **(followed.figures(name) if followed is not None else {}),
+            "note": note_of(name),
         }
-        for name, quality, std, cost, latency, score, probability in best_first
-    )
+        for score, quality, _, name, std, cost, latency, probability in sorted(
+            figures, reverse=True
+        )
+    ]
+    if followed is not None:
+        for candidate in found:
+            candidate |= followed.figures(candidate["target"])
+    return tuple(found)
 
 
 def context_of(

@@ -23,9 +23,10 @@ def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
     """Targets that cannot serve `chat` whatever their state, each with the reason."""
     found = {}
     wanted = chat.input_tokens_estimate + (chat.max_output or 0)
+    surface = surface_of(chat.body).name
     for target in targets:
         lacking = sorted(chat.needs.difference(target.tags)) if chat.needs else None
-        mute = unspoken(chat, target)
+        mute = None if _speaks(target, surface) else unspoken(chat, target)
         if mute is not None:
             found[target.name] = mute
         elif lacking:
@@ -42,7 +43,7 @@ def unfit(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str]:
 def unspoken(chat: ChatRequest, target: Target) -> str | None:
     """Why a target cannot read `chat` at all; None where it can, be it by translation."""
     surface = surface_of(chat.body)
-    if surface.name in target.surfaces and target.kind != "provider":
+    if _speaks(target, surface.name):
         return None
     if surface.name not in (*target.surfaces, *target.translated):
         offer = ""
@@ -57,6 +58,11 @@ def unspoken(chat: ChatRequest, target: Target) -> str | None:
     except UncarriedError as error:
         return f"{_way(surface.name, target)} cannot carry {error}"
     return None
+
+
+def _speaks(target: Target, surface: str) -> bool:
+    """Whether a request of a surface reaches a target as it came."""
+    return surface in target.surfaces and target.kind != "provider"
 
 
 def with_translations(
@@ -78,7 +84,7 @@ def _translations(chat: ChatRequest, targets: Iterable[Target]) -> dict[str, str
     name = surface_of(chat.body).name
     found = {}
     for target in targets:
-        if name in target.surfaces and target.kind != "provider":
+        if _speaks(target, name):
             continue
         if name in target.translated or name in target.surfaces:
             try:

@@ -75,11 +75,12 @@ class Endpoint(Upstream):
         times = self._target.timeouts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + times.total
+        patience = Patience()
         try:
-            async with asyncio.timeout_at(deadline):
+            with patience.until(deadline):
                 response = await self._send(surface, request, self._body(request), path)
             try:
-                return await self._read(response, deadline)
+                return await self._read(response, deadline, patience)
             finally:
                 response.release()
         except TimeoutError:
@@ -88,6 +89,8 @@ class Endpoint(Upstream):
             raise self._fell_silent() from None
         except aiohttp.ClientError as error:
             raise self._broken(error) from error
+        finally:
+            patience.close()
 
     async def stream(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The answer in pieces."""
@@ -142,7 +145,9 @@ class Endpoint(Upstream):
         if not finished:
             raise self._error("cut its stream short, before its end", Fault.CUT)
 
-    async def _read(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
+    async def _read(
+        self, response: aiohttp.ClientResponse, deadline: float, patience: Patience
+    ) -> bytes:
         """The whole body, which must neither fall silent nor grow without end."""
         loop = asyncio.get_running_loop()
         read: list[bytes] = []
@@ -152,7 +157,7 @@ class Endpoint(Upstream):
             # What is here already needs no clock; a short answer comes whole with its head.
             part = response.content.read_nowait()
             if not part:
-                async with asyncio.timeout_at(min(deadline, loop.time() + between)):
+                with patience.until(min(deadline, loop.time() + between)):
                     part = await response.content.readany()
             read.append(part)
             size += len(part)

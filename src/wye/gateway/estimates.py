@@ -42,7 +42,7 @@ _PRIOR_OUTPUT_TOKENS = 300
 _MOST_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class Expected:
     """An estimate over the configured targets.
 
@@ -168,24 +168,20 @@ class Expectations:
             router_seconds = learned.router_seconds
         said = self._fill(quality, set(known.tolist()))
         described = describe_texts(texts)
+        together = Estimate(
+            models=self._names,
+            quality=quality,
+            quality_std=std,
+            cost=cost,
+            latency=latency,
+            novelty=novelty,
+            router_cost=router_cost,
+            router_seconds=router_seconds,
+        )
         seconds = (time.perf_counter() - started) / len(chats)
         return [
-            Expected(
-                Estimate(
-                    models=self._names,
-                    quality=quality[i : i + 1],
-                    quality_std=std[i : i + 1],
-                    cost=cost[i : i + 1],
-                    latency=latency[i : i + 1],
-                    novelty=novelty[i : i + 1],
-                    router_cost=router_cost,
-                    router_seconds=router_seconds,
-                ),
-                said[i],
-                seconds,
-                described[i],
-            )
-            for i in range(len(chats))
+            Expected(estimate, notes, seconds, words)
+            for estimate, notes, words in zip(together.each(), said, described, strict=True)
         ]
 
     def _history(self, chats: Sequence[ChatRequest]) -> np.ndarray:

@@ -155,17 +155,18 @@ class Lane:
     def closed(self) -> str | None:
         """Why no request may pass at this moment; None when one may."""
         circuit = self.circuit
-        if not circuit.available:
-            if circuit.retry_after > 0:
-                return f"failed lately; left alone for another {circuit.retry_after:.0f} s"
-            return "failed lately; one request is trying it"
-        return self.busy
+        if circuit.available:
+            return self.busy
+        if circuit.retry_after > 0:
+            return f"failed lately; left alone for another {circuit.retry_after:.0f} s"
+        return "failed lately; one request is trying it"
 
     @property
     def busy(self) -> str | None:
         """Why it is full; None while it is not."""
-        in_flight = sum(deployment.in_flight for deployment in self.deployments)
-        if self._max_in_flight is None or in_flight < self._max_in_flight:
+        if self._max_in_flight is None:
+            return None
+        if sum(deployment.in_flight for deployment in self.deployments) < self._max_in_flight:
             return None
         return f"busy: it takes {self._max_in_flight} requests at once (max_in_flight)"
 
@@ -219,7 +220,7 @@ class Lane:
         left = [d for d in self.deployments if d not in tried and d.breaker.available]
         if not left:
             return None
-        chosen = left[self._balancer.pick(left)]
+        chosen = left[0] if len(left) == 1 else left[self._balancer.pick(left)]
         chosen.breaker.enter()
         return Call(chosen)
 

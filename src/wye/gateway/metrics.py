@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -20,6 +21,19 @@ OTHERS = "(others)"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _FIRST_SECONDS = (0.01, 0.025, *_SECONDS)
 _DECISION_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
+
+
+class _Series(dict[Any, Any]):
+    """The series of a metric by their labels; `labels` checks them and takes a lock each time."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: str | tuple[str, ...]) -> Any:
+        series = self._metric.labels(*((labels,) if isinstance(labels, str) else labels))
+        self[labels] = series
+        return series
 
 
 class Metrics:
@@ -91,6 +105,12 @@ class Metrics:
             "wye_decision_seconds", "Seconds that deciding took.", _DECISION_SECONDS
         )
 
+        self._requests = _Series(self.requests)
+        self._cost = _Series(self.cost)
+        self._tokens = _Series(self.tokens)
+        self._latency = _Series(self.latency)
+        self._first_byte = _Series(self.first_byte)
+
     def gauge(self, name: str, words: str, *labels: str) -> Gauge:
         """A gauge in this registry."""
         return Gauge(name, words, labels, registry=self.registry)
@@ -98,16 +118,16 @@ class Metrics:
     def record(self, policy: str, outcome: OutcomeRecord, key: str | None = None) -> None:
         """Count what became of a request."""
         target = outcome.target or "none"
-        self.requests.labels(policy, target, outcome.status).inc()
+        self._requests[policy, target, outcome.status].inc()
         if outcome.attempts:
             self._attempts(outcome)
         if outcome.cost_usd is not None:
-            self.cost.labels(target).inc(outcome.cost_usd)
+            self._cost[target].inc(outcome.cost_usd)
         if outcome.baseline_usd is not None:
             self.baseline.inc(outcome.baseline_usd)
         for direction, count in (("in", outcome.input_tokens), ("out", outcome.output_tokens)):
             if count is not None:
-                self.tokens.labels(target, direction).inc(count)
+                self._tokens[target, direction].inc(count)
         for part, count in (
             ("cached_input", outcome.cached_input_tokens),
             ("cache_write", outcome.cache_write_tokens),
@@ -116,9 +136,9 @@ class Metrics:
             if count:
                 self.token_parts.labels(target, part).inc(count)
         if outcome.latency_s is not None:
-            self.latency.labels(target).observe(outcome.latency_s)
+            self._latency[target].observe(outcome.latency_s)
         if outcome.first_byte_s is not None:
-            self.first_byte.labels(target).observe(outcome.first_byte_s)
+            self._first_byte[target].observe(outcome.first_byte_s)
         if key is not None and self.settings.keys:
             self._key(self.name_of(key), outcome)
 

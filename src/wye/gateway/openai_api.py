@@ -86,14 +86,18 @@ async def read_body(request: Request, limit: int) -> bytes:
         if request.headers.get("expect", "").lower() != "100-continue":
             await _let_pass(request.stream())
         raise _too_large(int(declared), limit)
-    parts, size = [], 0
-    stream = request.stream()
-    async for chunk in stream:
-        size += len(chunk)
+    parts, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        size += len(parts[-1])
         if size > limit:
-            await _let_pass(stream)
+            if more:
+                await _let_pass(request.stream())
             raise _too_large(size, limit)
-        parts.append(chunk)
     return b"".join(parts)
 
 

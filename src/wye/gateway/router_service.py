@@ -28,7 +28,6 @@ from wye.gateway.policy_set import PolicySet
 from wye.gateway.records import DecisionRecord, new_id
 from wye.gateway.store import Store
 from wye.query.base import QueryRouter
-from wye.query.policies.choosing import targets_of
 from wye.query.policy import Choice, Policy, chances
 
 DIRECT = "direct"
@@ -121,7 +120,8 @@ class RouterService:
             course = Course(self.present)
         else:
             course = self.trials.course(self.present, policy, key, session)
-        expected = replace(await course.deciding.expect(chat), course=course)
+        expected = await course.deciding.expect(chat)
+        expected.course = course
         self._quality_sum += expected.estimate.quality[0]
         return expected
 
@@ -137,7 +137,8 @@ class RouterService:
         deciding = self._deciding(expected)
         policy = deciding.policy(policy_name, chat)
         choice, excluded = deciding.choose(policy, expected, excluded)
-        target = _target(choice, expected)
+        column = _column(choice)
+        target = expected.estimate.models[column] if column >= 0 else None
         reasons = choice.reasons[0] if choice is not None else ("every target is excluded",)
         record = self._record(
             chat,
@@ -147,7 +148,7 @@ class RouterService:
             target=target,
             propensity=float(choice.propensity[0]) if choice is not None and target else 1.0,
             scores=choice.score[0] if choice is not None else None,
-            law=chances(choice, 0, int(targets_of(choice)[0])) if choice is not None else None,
+            law=chances(choice, 0, column) if choice is not None else None,
             reasons=(*reasons, *_trial(expected), *context_of(target, expected, excluded)),
             excluded=excluded,
             seconds=time.perf_counter() - started,
@@ -220,7 +221,8 @@ class RouterService:
         estimate = replace(routed.expected.estimate, router_cost=0.0)
         expected = replace(routed.expected, estimate=estimate)
         choice, _ = self._deciding(expected).choose(routed.policy, expected, excluded)
-        return _target(choice, expected)
+        column = _column(choice)
+        return expected.estimate.models[column] if column >= 0 else None
 
     def settle(self, routed: Routed, cost: float) -> None:
         """Tell the policy what its last choice for this request really cost, in USD."""
@@ -296,10 +298,11 @@ class RouterService:
         )
 
 
-def _target(choice: Choice | None, expected: Expected) -> str | None:
+def _column(choice: Choice | None) -> int:
+    """The chosen column of one query; -1 where nothing was chosen."""
     if choice is None or len(choice.plan.target) == 0:
-        return None
-    return expected.estimate.models[int(choice.plan.target[0])]
+        return -1
+    return int(choice.plan.target[0])
 
 
 def _trial(expected: Expected) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Answers to a client that may leave: watched while it waits, and streamed as server-sent events.
 
 Both ends of the connection are watched at once, since only the receiving side tells that the client
-is gone; the work for it is cancelled then.
+is gone; the work for it is cancelled then. What is over sooner than somebody could be missed is not
+watched at all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wye.gateway.upstream import UpstreamError
 
 logger = logging.getLogger("wye.gateway")
 T = TypeVar("T")
+_UNWATCHED_SECONDS = 0.05
 
 
 class ClientGoneError(Exception):
@@ -36,7 +38,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: it left.
     """
+    loop = asyncio.get_running_loop()
     patience, gone, over = Patience(), False, False
+    watching: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal gone
@@ -47,7 +51,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
                 gone = True
                 patience.expire()
 
-    watching = asyncio.create_task(watch())
+    def begin() -> None:
+        nonlocal watching
+        watching = loop.create_task(watch())
+
+    timer = loop.call_later(_UNWATCHED_SECONDS, begin)
     try:
         with patience.until(math.inf):
             return await work
@@ -57,7 +65,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         raise ClientGoneError from None
     finally:
         over = True
-        watching.cancel()
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
 
 
 class EventStream(Response):
@@ -80,15 +90,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces until they end or the client leaves."""
-        sending = asyncio.create_task(self._send(send))
-        gone = asyncio.create_task(_disconnected(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await unless_gone(receive, self._send(send))
+        except ClientGoneError:
+            return
         finally:
-            await _end(sending, gone)
             await self._answer.aclose()
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            raise error
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -117,10 +124,3 @@ def _message(event: sse.Event) -> dict[str, Any]:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel what still runs and wait until it has cleaned up."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

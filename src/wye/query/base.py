@@ -91,6 +91,24 @@ class Estimate:
     def __len__(self) -> int:
         return int(self.quality.shape[0])
 
+    def each(self) -> list[Estimate]:
+        """The estimate of every query by itself. Its arrays are views."""
+        fields = vars(self)
+        parts = []
+        for i in range(len(self)):
+            # What holds of all holds of each: checking again would cost more than the views.
+            part = object.__new__(Estimate)
+            part.__dict__.update(
+                fields,
+                quality=self.quality[i : i + 1],
+                quality_std=self.quality_std[i : i + 1],
+                cost=self.cost[i : i + 1],
+                latency=self.latency[i : i + 1],
+                novelty=self.novelty[i : i + 1],
+            )
+            parts.append(part)
+        return parts
+
     def restrict(self, models: Sequence[str]) -> Estimate:
         """The same estimate for `models` alone, in that order.
 

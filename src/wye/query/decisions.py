@@ -8,7 +8,7 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from wye.query.base import BoolArray, Estimate, QueryRouter
     from wye.query.policy import Choice, Policy
 
-_RANDOM_BITS = 62
+# The system is asked for random bits of many ids at once: a call of it costs as much as ten ids.
+_RANDOM_BYTES, _IDS_AT_ONCE = 8, 256
+_random_bits: list[int] = []
+if hasattr(os, "register_at_fork"):
+    # Processes that share their beginning must not share ids.
+    os.register_at_fork(after_in_child=_random_bits.clear)
 
 
 def decide(
@@ -132,8 +137,17 @@ def first_id() -> int:
     nanoseconds = time.time_ns()
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     fraction = rest * 4096 // 1_000_000
-    random = secrets.randbits(_RANDOM_BITS - 1)
-    return milliseconds << 80 | 7 << 76 | fraction << 64 | 0b10 << 62 | random
+    return milliseconds << 80 | 7 << 76 | fraction << 64 | 0b10 << 62 | _random()
+
+
+def _random() -> int:
+    """61 random bits of the system, never given before; safe in any thread."""
+    while True:
+        try:
+            return _random_bits.pop()
+        except IndexError:
+            drawn = np.frombuffer(os.urandom(_RANDOM_BYTES * _IDS_AT_ONCE), np.uint64)
+            _random_bits.extend((drawn >> np.uint64(3)).tolist())
 
 
 def format_id(value: int) -> str:

@@ -19,8 +19,8 @@ def usd(amount: float) -> str:
         return "unknown cost"
     if not math.isfinite(amount) or amount == 0:
         return f"${amount:.0f}"
-    # Rounded first: 9.9999e-6 has the digits of 1e-5.
-    magnitude = math.floor(math.log10(abs(float(f"{amount:.3g}"))))
+    # The exponent after rounding: 9.9999e-6 has the digits of 1e-5.
+    magnitude = int(f"{amount:.2e}".partition("e")[2])
     digits = max(2, 2 - magnitude)
     return f"${amount:.{min(digits, 12)}f}"
 

@@ -64,7 +64,8 @@ def allowed_models(estimate: Estimate, allowed: BoolArray | None) -> BoolArray:
             f"allowed has shape {mask.shape}, expected [Q, M] = {shape} or [M] = {shape[1:]} "
             f"for the models {list(estimate.models)}"
         )
-    return np.broadcast_to(mask, shape)
+    # Broadcasting costs more than all the rest of a choice for one query.
+    return mask if mask.shape == shape else np.broadcast_to(mask, shape)
 
 
 def best_target(score: FloatArray, cost: FloatArray) -> IntArray:
@@ -112,7 +113,7 @@ def write_choice(
     from wye.core import Plan
 
     n_queries = len(estimate)
-    source = np.flatnonzero(target >= 0)
+    [source] = (target >= 0).nonzero()
     return Choice(
         plan=Plan(
             source=source,
@@ -135,12 +136,13 @@ def targets_of(choice: Choice) -> IntArray:
     return target
 
 
-def runner_up(score: FloatArray, chosen: int) -> int | None:
-    """The best column of one query's `[M]` scores besides `chosen`, None without another."""
-    others = score.copy()
-    others[chosen] = -np.inf
-    second = int(others.argmax())
-    return None if np.isneginf(others[second]) else second
+def runner_up(score: Sequence[float], chosen: int) -> int | None:
+    """The best column of one query's M scores besides `chosen`, None without another."""
+    best, second = -math.inf, None
+    for column, value in enumerate(score):
+        if value > best and column != chosen:
+            best, second = value, column
+    return second
 
 
 def check_number(

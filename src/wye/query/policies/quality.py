@@ -53,7 +53,7 @@ class Quality(Policy):
             if chosen < 0:
                 return NOTHING_ALLOWED
             name, quality = estimate.models[chosen], estimate.quality[i, chosen]
-            second = runner_up(score[i], chosen)
+            second = runner_up(score[i].tolist(), chosen)
             if second is None:
                 return (f"{name} is the only model allowed (expected quality {quality:.3f})",)
             other, least = estimate.models[second], estimate.quality[i, second]

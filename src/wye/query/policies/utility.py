@@ -92,17 +92,18 @@ class Utility(Policy):
             chosen = int(target[i])
             if chosen < 0:
                 return NOTHING_ALLOWED
+            reached = score[i].tolist()
             first = (
-                f"{estimate.models[chosen]} has the highest utility, {score[i, chosen]:.3f}: "
+                f"{estimate.models[chosen]} has the highest utility, {reached[chosen]:.3f}: "
                 f"{self._terms(estimate, i, chosen)}"
             )
-            second = runner_up(score[i], chosen)
+            second = runner_up(reached, chosen)
             if second is None:
                 return (first,)
             return (
                 first,
                 (
-                    f"next is {estimate.models[second]} with {score[i, second]:.3f}: "
+                    f"next is {estimate.models[second]} with {reached[second]:.3f}: "
                     f"{self._terms(estimate, i, second)}"
                 ),
             )
@@ -110,9 +111,9 @@ class Utility(Policy):
         return write_choice(estimate, score, target, reason)
 
     def _terms(self, estimate: Estimate, i: int, m: int) -> str:
-        text = f"expected quality {estimate.quality[i, m]:.3f}"
+        text = f"expected quality {estimate.quality.item(i, m):.3f}"
         if self.cost_weight:
-            text += f" - {self.cost_weight:g} x {usd(float(estimate.cost[i, m]))}"
+            text += f" - {self.cost_weight:g} x {usd(estimate.cost.item(i, m))}"
         if self.latency_weight:
-            text += f" - {self.latency_weight:g} x {seconds(float(estimate.latency[i, m]))}"
+            text += f" - {self.latency_weight:g} x {seconds(estimate.latency.item(i, m))}"
         return text
