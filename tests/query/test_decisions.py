@@ -1,6 +1,7 @@
 """Decisions: ids, candidates, reasons and words of one batch of choices."""
 
 import json
+import os
 import time
 import uuid
 
