@@ -6,7 +6,6 @@ goes straight to it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 
@@ -27,6 +26,7 @@ from wye.gateway.money.keys import Key
 from wye.gateway.openai_api import ChatRequest, parse_json, read_body
 from wye.gateway.streaming import ClientGoneError, EventStream, unless_gone
 from wye.gateway.surfaces import Surface, surface_at, surface_of
+from wye.gateway.surfaces.received import text_of
 
 ROUTED = "wye"
 DECISION_HEADER = "x-wye-decision"
@@ -126,8 +126,7 @@ async def _ask(
         # A defect of wye; what was set aside for the request is let go all the same.
         exchange.finish("error", http_status=500, error="the gateway failed")
         raise
-    # Plain ASCII: an upstream may cut a character in two, and half a one has no UTF-8.
-    content = json.dumps(body).encode()
+    content = text_of(body).encode()
     if keeping is not None:
         keeping.whole(exchange, content)
     headers = _headers(exchange, cache)

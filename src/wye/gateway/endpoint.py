@@ -24,6 +24,7 @@ from wye.gateway.patience import Patience
 from wye.gateway.retry_after import retry_after
 from wye.gateway.surfaces import MESSAGES, Body, Surface, surface_of
 from wye.gateway.surfaces.messages import COUNT_PATH, VERSION_HEADER
+from wye.gateway.surfaces.received import Received
 from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import Fault, Upstream, UpstreamError
 
@@ -256,7 +257,7 @@ class Endpoint(Upstream):
             raise self._error("sent something that is not JSON", Fault.GARBAGE) from None
         if not isinstance(value, dict):
             raise self._error("sent JSON that is not an object", Fault.GARBAGE)
-        return value
+        return Received(value, text)
 
     def _fell_silent(self) -> UpstreamError:
         between = self._target.timeouts.between

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from wye.gateway import sse
 from wye.gateway.money.usage import usage_of
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.surfaces.contract import Reading, Surface
+from wye.gateway.surfaces.received import text_of
 
 
 class Chat(Surface):
@@ -62,7 +62,7 @@ class Chat(Surface):
     def event(self, piece: Mapping[str, Any], request: ChatRequest) -> sse.Event | None:
         """Unnamed; usage alone goes only to a client that asked for it."""
         if request.wants_usage or piece.get("choices") or "usage" not in piece:
-            return sse.Event(json.dumps(piece))
+            return sse.Event(text_of(piece))
         return None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wye.gateway import sse
 from wye.gateway.errors import ApiError, error_body
 from wye.gateway.money.usage import Usage
+from wye.gateway.surfaces.received import text_of
 
 if TYPE_CHECKING:
     from wye.gateway.config import Target
@@ -106,7 +107,7 @@ class Surface(ABC):
 
     def event(self, piece: Mapping[str, Any], request: ChatRequest) -> sse.Event | None:
         """The event by which the client gets a piece; None for one that it did not ask for."""
-        return sse.Event(json.dumps(piece), str(piece["type"]))
+        return sse.Event(text_of(piece), str(piece["type"]))
 
     def unroutable(self, request: ChatRequest, targets: Sequence[Target]) -> str | None:
         """Why a choice among several targets that speak this would be wrong; None where it is not.
