@@ -104,8 +104,8 @@ class Embedder(ABC):
         # In float64 the sum of float32 lengths is finite exactly where all of them are.
         if not math.isfinite(np.add.reduce(length, dtype=np.float64)):
             raise EmbedError(f"embedder {self.name} returned NaN, infinite or overflowing values")
-        length[length == 0] = 1.0
-        return vectors / length[:, None]
+        unit: Vectors = vectors / (length + (length == 0))[:, None]
+        return unit
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

@@ -19,7 +19,8 @@ def checked_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(texts, str | bytes):
         raise RouterError("texts is one string, expected a sequence of them: [text]")
-    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
+    plain = isinstance(texts, list | tuple)
+    if not plain and (isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable)):
         raise RouterError(
             f"texts is {type(texts).__name__}, expected a sequence of strings: [text]"
         )

@@ -85,7 +85,7 @@ class Estimate:
             raise RouterError(
                 f"estimate.novelty has shape {self.novelty.shape}, expected {shape[:1]}"
             )
-        if not np.isfinite(self.quality).all() or not np.isfinite(self.quality_std).all():
+        if not (_all_finite(self.quality) and _all_finite(self.quality_std)):
             raise RouterError("estimate.quality and estimate.quality_std must be finite everywhere")
 
     def __len__(self) -> int:
@@ -129,6 +129,10 @@ class Estimate:
             router_cost=self.router_cost,
             router_seconds=self.router_seconds,
         )
+
+
+def _all_finite(array: FloatArray) -> bool:
+    return bool(np.logical_and.reduce(np.isfinite(array), axis=None))
 
 
 @dataclass(frozen=True)

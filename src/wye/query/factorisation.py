@@ -101,12 +101,12 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
     def _derive(self) -> None:
         # [M] variance that one unit of leverage adds, the wider the fewer answers a model gave.
         rare = self.n_queries_[0] / np.maximum(self.counts_, 1.0)
-        self._spread = rare * self.noise_**2
-        self._least = self.mean_std_**2
+        self._spread = (rare * self.noise_**2)[None]
+        self._least = self.mean_std_[None] ** 2
 
     def encode(self, inputs: QueryInputs) -> FloatArray:
         """The code u of each query, `[Q, K]`."""
-        return np.asarray((inputs.columns - self.center_) @ self.encoder_, np.float64)
+        return np.asarray((inputs.columns - self.center_[None]) @ self.encoder_, np.float64)
 
     def join(self, inputs: QueryInputs, quality: FloatArray) -> Self:
         """Add a model from its measured quality `[Q]` on some queries; nothing else changes."""
@@ -148,7 +148,7 @@ class FactorisationEstimator(KeptArrays, JoiningEstimator):
         return self
 
     def _quality(self, encoded: FloatArray) -> FloatArray:
-        return np.asarray(encoded @ self.vectors_.T + self.bias_, np.float64)
+        return np.asarray(encoded @ self.vectors_.T + self.bias_[None], np.float64)
 
     def _factorise(self, inputs: QueryInputs, quality: FloatArray) -> None:
         means = model_means(quality)

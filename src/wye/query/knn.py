@@ -83,14 +83,14 @@ class KNNEstimator(QualityEstimator):
             near = self._outcomes.take(found.index[part, :k], axis=0)
             sums[part] = (weights[part, None, :] @ near)[:, 0]
         weight = sums[:, n_models:] + self.shrinkage_
-        mean = self.means_ + sums[:, :n_models] / weight
+        mean = sums[:, :n_models] / weight + self.means_[None]
         limited = np.minimum(np.maximum(mean, 0.01), 0.99)
         return mean, np.sqrt(limited * (1 - limited) / (1.0 + weight) + self._least)
 
     def _derive(self) -> None:
         # [R, 2M] excess and whether it is known, side by side: one read for each neighbour.
         self._outcomes = np.hstack([self.excess_, self.known_])
-        self._least = self.mean_std_**2
+        self._least = self.mean_std_[None] ** 2
 
     def _choose(self, inputs: QueryInputs, quality: FloatArray) -> tuple[int, float, float]:
         ks = KS if self.k is None else (self.k,)

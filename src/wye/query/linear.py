@@ -74,13 +74,19 @@ class LinearEstimator(KeptArrays, QualityEstimator):
 
     def predict_columns(self, columns: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """The same on columns `[Q, D]` of another design."""
-        mean = columns @ self.coef_ + self.intercept_
-        along = (columns - self.center_) @ self.axes_
-        return mean, np.sqrt((along * along) @ self._spread + self._least)
+        mean, variance = self.moments(columns)
+        return mean, np.sqrt(variance)
+
+    def moments(self, columns: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """The same, with the square of the standard uncertainty in its place."""
+        along = (columns - self._middle) @ self.axes_
+        # NumPy adds numbers of one type several times as fast as it adds those of two.
+        mean = (columns @ self.coef_).astype(np.float64) + self._level
+        return mean, ((along * along) @ self._spread).astype(np.float64) + self._least
 
     @classmethod
     def stacked(cls, several: Sequence[LinearEstimator]) -> LinearEstimator:
-        """N fitted estimators as one, whose `predict_columns` takes `[N, Q, D]` to `[N, Q, M]`."""
+        """N fitted estimators as one, whose `moments` take columns `[N, Q, D]` to `[N, Q, M]`."""
         states = [estimator.get_state() for estimator in several]
         whole = cls()
         whole.set_state({name: _stack([state[name] for state in states]) for name in cls.kept})
@@ -90,7 +96,8 @@ class LinearEstimator(KeptArrays, QualityEstimator):
         # [D, M] variance that one unit along an axis adds: the leverage of difficulty and that of
         # contrast, which share their axes, each times its noise.
         self._spread = (self.reach_ @ self.noise_**2).astype(np.float32)
-        self._least = self.mean_std_**2
+        self._least = np.atleast_2d(self.mean_std_**2)
+        self._level, self._middle = np.atleast_2d(self.intercept_, self.center_)
 
 
 def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

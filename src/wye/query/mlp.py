@@ -78,10 +78,10 @@ class MLPEstimator(QualityEstimator):
     def predict(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`."""
         hidden, last = self._together
-        mean, std = last.predict_columns(_activations(hidden, inputs.columns))
-        (one, other), variance = mean, std * std
-        apart = one - other
-        return (one + other) / 2, np.sqrt((variance[0] + variance[1]) / 2 + apart * apart / 4)
+        mean, variance = last.moments(_activations(hidden, inputs.columns))
+        apart = mean[0] - mean[1]
+        both = np.add.reduce(mean, axis=0), np.add.reduce(variance, axis=0)
+        return both[0] / 2, np.sqrt(both[1] / 2 + apart * apart / 4)
 
     def _keep(self, networks: list[Network]) -> None:
         """Keep both networks, and beside them one of stacked arrays, which predicts by both."""

@@ -58,19 +58,21 @@ class Combination:
     def combine(self, predictions: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """Predictions `[H, Q, M]` of the estimators as one, `[Q, M]`."""
         predictions = np.asarray(predictions, np.float64)
-        n_estimators, n_queries, _ = predictions.shape
+        n_estimators, n_queries, n_models = predictions.shape
         level, lean = self._level_and_lean
         # With c the mean of p - mean over the models, the common part a c and the contrast
         # b (p - mean - c) of an estimator are b p + (a - b) c - b mean.
         sums = np.add.reduce(predictions, axis=2)
-        result = (self.contrast @ predictions.reshape(n_estimators, -1)).reshape(n_queries, -1)
+        flat = predictions.reshape(n_estimators, n_queries * n_models)
+        result = (self.contrast @ flat).reshape(n_queries, n_models)
         return np.asarray(result + (lean @ sums)[:, None] + level, np.float64)
 
     @cached_property
     def _level_and_lean(self) -> tuple[FloatArray, FloatArray]:
-        """`[M]` what `combine` adds on every query, and `[H]` weight of a sum over the models."""
+        """`[1, M]` what `combine` adds, and `[H]` weight of the sum over the models."""
         lean = (self.common - self.contrast) / max(1, self.means.size)
-        return self.means * (1.0 - self.contrast.sum()) - lean.sum() * self.means.sum(), lean
+        level = self.means * (1.0 - self.contrast.sum()) - lean.sum() * self.means.sum()
+        return level[None], lean
 
     def uncertainty(self, predictions: FloatArray, stds: FloatArray) -> FloatArray:
         """Standard uncertainty `[Q, M]`: of the estimators, and of their disagreement.
@@ -79,9 +81,10 @@ class Combination:
             predictions, stds: `[H, Q, M]`; those of estimators of no weight do not matter.
         """
         n_estimators, n_queries, n_models = predictions.shape
+        flat = (n_estimators, n_queries * n_models)
         squares = stds * stds + predictions * predictions
-        mean = self._shares @ predictions.reshape(n_estimators, -1)
-        square = self._shares @ squares.reshape(n_estimators, -1)
+        mean = self._shares @ predictions.reshape(flat)
+        square = self._shares @ squares.reshape(flat)
         variance = np.maximum(square - mean * mean, 0.0)
         return np.asarray(np.sqrt(variance).reshape(n_queries, n_models), np.float64)
 
@@ -177,9 +180,8 @@ class Calibrator:
         """Calibrated quality, LEAST to MOST, of any shape."""
         if self.method == "platt":
             # The logistic function of slope logit(raw) + intercept, without a logarithm.
-            limited = _limited(raw)
             slope, intercept = self.knots.tolist()
-            raw = 1.0 / (1.0 + math.exp(-intercept) * (1.0 / limited - 1.0) ** slope)
+            raw = 1.0 / (1.0 + math.exp(-intercept) * (1.0 / _limited(raw) - 1.0) ** slope)
         elif self.method == "isotonic":
             raw = np.interp(raw, self.knots[0], self.knots[1])
         return _limited(raw)
@@ -188,8 +190,8 @@ class Calibrator:
         """Derivative of `apply`, by which an uncertainty stretches; `mapped` is `apply(raw)`."""
         if self.method == "platt":
             limited = _limited(raw)
-            steepness: float = float(self.knots[0])
-            return steepness * mapped * (1.0 - mapped) / (limited * (1.0 - limited))
+            steepness: float = self.knots.item(0)
+            return (steepness * (mapped - mapped * mapped)) / (limited - limited * limited)
         step = 0.02
         return (self.apply(raw + step) - self.apply(raw - step)) / (2 * step)
 

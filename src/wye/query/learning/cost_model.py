@@ -51,7 +51,7 @@ class AmountModel:
 
     def predict(self, design: NDArray[np.float32]) -> FloatArray:
         """Expected amount `[Q, M]`; NaN for a model never measured."""
-        logs = design @ self.coef + self.intercept
+        logs = (design @ self.coef).astype(np.float64) + self.intercept
         # The same as np.clip, which costs several times as much on a single query.
         limited = np.minimum(np.maximum(logs, self.low), self.high)
         return np.asarray(np.exp(limited) * self.smear, np.float64)
@@ -135,9 +135,13 @@ class CostModel:
 
     @cached_property
     def _both(self) -> AmountModel:
-        """Cost and latency side by side: one product and one exponential for a query."""
+        """Cost and latency side by side: one product and one exponential for a query.
+
+        Its vectors are rows, which a single query's row meets twice as fast.
+        """
         cost, latency = self.cost.arrays(), self.latency.arrays()
-        return AmountModel(**{n: np.concatenate([cost[n], latency[n]], axis=-1) for n in cost})
+        side = {n: np.concatenate([cost[n], latency[n]], axis=-1) for n in cost}
+        return AmountModel(**{n: np.atleast_2d(array) for n, array in side.items()})
 
     @cached_property
     def _unseen(self) -> NDArray[np.intp]:

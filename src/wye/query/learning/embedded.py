@@ -105,7 +105,7 @@ class EmbeddedRouter(QueryRouter):
         self.models_ = data.model_names
         self.mean_std_ = mean_std(quality, model_means(quality))
         self._learn_quality(inputs, quality)
-        if self._neighbours_read() == 0:
+        if self._neighbours_read == 0:
             self._keep_for_novelty(inputs)
         self.cost_model_ = fit_cost_model(data, _cost_design(inputs))
         self.kept_ = np.arange(len(self.models_))
@@ -252,11 +252,6 @@ class EmbeddedRouter(QueryRouter):
         found = nearest(inputs.vectors, self.references_, 1, exclude=reference)
         self.familiarity_ = np.sort(found.similarity[:, 0])
 
-    def _neighbours_read(self) -> int:
-        """How many neighbours of a query the estimators in use read."""
-        estimators = list(self.estimators_.values())
-        return max((estimators[h].neighbours_read for h in self.used_), default=0)
-
     def _learn_quality(self, inputs: QueryInputs, quality: FloatArray) -> None:
         held_out = self._out_of_fold(inputs, quality)
         means = model_means(quality)
@@ -272,7 +267,15 @@ class EmbeddedRouter(QueryRouter):
         for h, estimator in enumerate(self.estimators_.values()):
             if h in used:
                 estimator.fit(inputs, quality)
-        self.used_ = sorted(used)
+        self._use(sorted(used))
+
+    def _use(self, used: list[int]) -> None:
+        """Ask the estimators of these places, which are fitted, for every estimate to come."""
+        fitted = list(self.estimators_.values())
+        self.used_ = used
+        self._in_use = [(h, fitted[h]) for h in used]
+        # How many neighbours of a query they read.
+        self._neighbours_read = max((e.neighbours_read for _, e in self._in_use), default=0)
 
     def _out_of_fold(self, inputs: QueryInputs, quality: FloatArray) -> list[FloatArray]:
         """`[Q, M]` per estimator: predictions by estimators that had not seen the query."""
@@ -295,13 +298,15 @@ class EmbeddedRouter(QueryRouter):
             vectors = self.embedder_.embed(texts)
         except EmbedError as error:
             raise RouterError(str(error)) from error
-        features = (text_features(texts) - self.feature_mean_) / self.feature_std_
+        features = (text_features(texts) - self.feature_mean_[None]) / self.feature_std_[None]
+        unknown = np.empty(len(texts), np.intp)
+        unknown.fill(-1)
         return QueryInputs(
             texts=tuple(texts),
             vectors=vectors,
             features=features,
-            neighbours=nearest(vectors, self.references_, max(1, self._neighbours_read())),
-            reference=np.full(len(texts), -1, np.intp),
+            neighbours=nearest(vectors, self.references_, max(1, self._neighbours_read)),
+            reference=unknown,
             n_references=self.references_.shape[0],
         )
 
@@ -309,15 +314,14 @@ class EmbeddedRouter(QueryRouter):
         raw, std = self._raw(inputs)
         quality = self.calibrator_.apply(raw)
         std = std * self.calibrator_.slope(raw, quality)
-        return quality, np.minimum(np.maximum(std, self.mean_std_), WIDEST_STD)
+        return quality, np.minimum(np.maximum(std, self.mean_std_[None]), WIDEST_STD)
 
     def _raw(self, inputs: QueryInputs) -> tuple[FloatArray, FloatArray]:
         """Quality before calibration and its standard uncertainty, each `[Q, M]`."""
         shape = (len(self.estimators_), len(inputs), self.combination_.means.size)
         means, stds = np.zeros(shape), np.zeros(shape)
-        for h, estimator in enumerate(self.estimators_.values()):
-            if h in self.used_:
-                means[h], stds[h] = estimator.predict(inputs)
+        for h, estimator in self._in_use:
+            means[h], stds[h] = estimator.predict(inputs)
         raw = self.combination_.combine(means)
         if len(self.used_) == 1:
             return raw, stds[self.used_[0]]
@@ -327,8 +331,8 @@ class EmbeddedRouter(QueryRouter):
         if not self.familiarity_.size:
             return np.ones(len(inputs))
         closest = inputs.neighbours.similarity[:, 0]
-        nearer = self.familiarity_.size - np.searchsorted(
-            self.familiarity_, closest + np.float32(1e-6), side="left"
+        nearer = self.familiarity_.size - self.familiarity_.searchsorted(
+            closest + np.float32(1e-6), side="left"
         )
         return np.asarray(nearer / self.familiarity_.size, np.float64)
 
@@ -386,9 +390,9 @@ class EmbeddedRouter(QueryRouter):
         self.reliability_ = Reliability.from_arrays(under("reliability/", arrays))
         self.estimators_ = self._estimators()
         names = list(self.estimators_)
-        self.used_ = [names.index(n) for n in values["estimators"]]
         for name in values["estimators"]:
             self.estimators_[name].set_state(under(f"estimator.{name}/", arrays))
+        self._use([names.index(n) for n in values["estimators"]])
         self.cost_model_ = CostModel.from_arrays(under("cost_model/", arrays))
 
 

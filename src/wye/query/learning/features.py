@@ -165,16 +165,9 @@ def _remembered(texts: tuple[str, ...]) -> tuple[NDArray[np.float32], list[_Read
 def _read(texts: Sequence[str]) -> tuple[NDArray[np.float32], list[_Reading]]:
     heads = [t[:READ_CHARS] for t in texts]
     readings = [_reading(head) for head in heads]
-    counts = _character_counts(heads)
-    n_shares, n_before = len(_KINDS) - 1, 3
-    rows = np.empty((len(heads), len(FEATURES)), np.float32)
-    total = np.maximum(np.add.reduce(counts, axis=1, keepdims=True), 1)
-    rows[:, n_before : n_before + n_shares] = counts[:, :n_shares] / total
-    parts = zip(texts, heads, readings, strict=True)
-    own = np.array([_row(*part) for part in parts]).reshape(len(heads), rows.shape[1] - n_shares)
-    rows[:, :n_before] = own[:, :n_before]
-    rows[:, n_before + n_shares :] = own[:, n_before:]
-    return rows, readings
+    counts = _character_counts(heads).tolist()
+    rows = [_row(*parts) for parts in zip(texts, heads, readings, counts, strict=True)]
+    return np.array(rows, np.float32).reshape(len(rows), len(FEATURES)), readings
 
 
 def _reading(head: str) -> _Reading:
@@ -190,14 +183,16 @@ def _reading(head: str) -> _Reading:
     )
 
 
-def _row(text: str, head: str, reading: _Reading) -> list[float]:
-    """The features of one text but for its shares of characters."""
+def _row(text: str, head: str, reading: _Reading, kinds: list[int]) -> list[float]:
+    """The features of one text, of whose characters so many are of each kind."""
+    total = len(head) or 1
     words = len(text) / 6 if len(text) > READ_CHARS else reading.words
     stripped = text[-80:].rstrip()
     return [
         log1p(len(text)),
         log1p(words),
         len(head) / max(1, reading.words),
+        *[count / total for count in kinds[:-1]],
         log1p(head.count("\n")),
         log1p(head.count(",")),
         stripped.endswith("?"),

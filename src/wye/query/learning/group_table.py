@@ -46,7 +46,7 @@ class GroupJudgement:
 
     Attributes:
         both: `[C, 2M]` quality of each model in each group, then the variance of that.
-        least: `[M]` variance that every query has.
+        least: `[1, M]` variance that every query has.
     """
 
     both: FloatArray
@@ -62,7 +62,7 @@ class GroupJudgement:
             >>> [float(figure.item().round(2)) for figure in judgement(np.array([[0.5, 0.5]]))]
             [0.4, 0.5]
         """
-        return cls(np.hstack([table, table_std**2]), std**2)
+        return cls(np.hstack([table, table_std**2]), std[None] ** 2)
 
     def __call__(self, share: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected quality and its standard uncertainty, each `[Q, M]`, from shares `[Q, C]`."""

@@ -161,10 +161,13 @@ def _nearest_of_one(
     width = close.size // GROUPS
     if k <= width:
         # Each of k groups has a member that is at least the k-th largest of the groups' maxima.
-        largest = close[: GROUPS * width].reshape(GROUPS, width).max(axis=0)
-        least = np.partition(largest, width - k)[width - k]
+        largest = np.maximum.reduce(close[: GROUPS * width].reshape(GROUPS, width), axis=0)
     else:
-        least = np.partition(close, close.size - k)[close.size - k]
-    best = np.flatnonzero(close >= least)
-    best = best[np.lexsort((best, -close[best]))[:k]]
-    return Neighbours(best[None], close[best][None])
+        largest = close.copy()
+    least_at = largest.size - k
+    largest.partition(least_at)
+    best = (close >= largest[least_at]).nonzero()[0]
+    found = close[best]
+    # Stable: of equal similarities, the reference that comes first.
+    order = (-found).argsort(kind="stable")[:k]
+    return Neighbours(best[order][None], found[order][None])

@@ -163,7 +163,7 @@ class LinearHead(KeptArrays, LabelHead):
 
     def posterior(self, inputs: QueryInputs, columns: NDArray[np.float32]) -> FloatArray:
         """Softmax of the logits, or of the margins."""
-        return softmax(columns @ self.weight_ + self.bias_)
+        return softmax(columns @ self.weight_ + self.bias_[None])
 
 
 class NetworkHead(KeptArrays, LabelHead):
