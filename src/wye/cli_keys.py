@@ -70,7 +70,7 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         limits = _limits(locals())
         settings = settings_of(config, store)
         _check_names(limits, settings)
-        with _book(settings, store) as book:
+        with _book(settings, store, create=True) as book:
             key, secret = book.add(name, Limits(**limits))
         # Plain, so that a script can take it.
         print(secret)  # noqa: T201
@@ -160,10 +160,10 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
 
 
 @contextmanager
-def _book(settings: Config | None, store: str | None) -> Iterator[KeyBook]:
+def _book(settings: Config | None, store: str | None, *, create: bool = False) -> Iterator[KeyBook]:
     from wye.gateway.money.keys import KeyBook
 
-    with opened(settings, store) as engine:
+    with opened(settings, store, create=create) as engine:
         yield KeyBook(engine)
 
 

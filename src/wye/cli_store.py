@@ -28,25 +28,37 @@ StorePlace = Annotated[
 ]
 
 
-def settings_of(config: Path | None, store: str | None) -> Config | None:
-    """The configuration that was named, or lies here; None where a store alone is meant."""
+def named_settings(config: Path | None) -> Config | None:
+    """The configuration that was named; None where none was."""
     from wye.gateway.config_file import read_config
 
+    return None if config is None else read_config(config)
+
+
+def settings_of(config: Path | None, store: str | None) -> Config | None:
+    """The configuration that was named, or lies here; None where a store alone is meant."""
     if config is not None and store is not None:
         raise WyeError("give --config or --store, not both")
     if config is None and store is None and Path("wye.toml").is_file():
         config = Path("wye.toml")
-    return None if config is None else read_config(config)
+    return named_settings(config)
 
 
 @contextmanager
-def opened(settings: Config | None, store: str | None) -> Iterator[sa.Engine]:
-    """The engine of the store that was named, else of the configuration's, else of the user's."""
+def opened(
+    settings: Config | None, store: str | None, *, create: bool = False
+) -> Iterator[sa.Engine]:
+    """The engine of the store that was named, else of the configuration's, else of the user's.
+
+    Args:
+        create: whether a store that was named is made where there is none; a name that was
+            mistyped is told otherwise.
+    """
     from wye.gateway.schema import connect
     from wye.gateway.store_settings import StoreTable
 
     table = settings.store if settings is not None else StoreTable()
-    engine = connect(table.place() if store is None else store)
+    engine = connect(table.place()) if store is None else connect(store, create=create)
     try:
         yield engine
     finally:

@@ -69,6 +69,8 @@ def test_a_key_lives_from_add_to_revoke(wye, tmp_path):
         (("set", "a"), "nothing to set"),
         (("show", "nobody"), "there is no key named 'nobody'; known are: none"),
         (("list", "--store", "x.db", "--config", "wye.toml"), "not both"),
+        (("list", "--store", "mistyped.db"), "mistyped.db does not exist"),
+        (("revoke", "a", "--store", "mistyped.db"), "mistyped.db does not exist"),
     ],
 )
 def test_what_cannot_be_is_said_with_what_to_do(words, said, tmp_path, monkeypatch):
@@ -79,6 +81,7 @@ def test_what_cannot_be_is_said_with_what_to_do(words, said, tmp_path, monkeypat
     with pytest.raises(WyeError) as caught:
         CliRunner().invoke(app, ["keys", *words], catch_exceptions=False)
     assert said in str(caught.value)
+    assert not (tmp_path / "mistyped.db").exists()
 
 
 def test_a_store_alone_will_do(wye, tmp_path):

@@ -12,7 +12,7 @@ from wye.gateway.decision_search import latest
 from wye.gateway.dialects import StoreError
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, new_id
 from wye.gateway.reports import decision
-from wye.gateway.schema import VERSION
+from wye.gateway.schema import VERSION, connect
 from wye.gateway.store import Store
 
 
@@ -177,6 +177,28 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StoreError, match=r"store\.path"):
         Store(path)
     assert path.read_text() == "these are my notes, " * 100
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_the_database_of_another_program_gets_no_tables_of_ours(tmp_path, create):
+    path = tmp_path / "theirs.db"
+    theirs = sa.create_engine(f"sqlite:///{path}")
+    with theirs.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE bookmarks (url TEXT)"))
+    with pytest.raises(StoreError, match="holds the tables bookmarks of another program"):
+        connect(path, create=create)
+    assert sa.inspect(theirs).get_table_names() == ["bookmarks"]
+    theirs.dispose()
+
+
+def test_who_only_reads_makes_no_store_of_an_empty_file(tmp_path):
+    path = tmp_path / "empty.txt"
+    path.touch()
+    with pytest.raises(StoreError, match="is empty and no store"):
+        connect(path, create=False)
+    assert path.read_bytes() == b""
+    connect(path).dispose()
+    connect(path, create=False).dispose()
 
 
 def test_a_store_of_another_version_is_refused(tmp_path):

@@ -175,10 +175,9 @@ def write_format(connection: sa.Connection, version: int) -> None:
 
 
 def foreign_tables(connection: sa.Connection, ours: Collection[str]) -> list[str]:
-    """Tables of our names in a database that holds no store; a file holds one program's tables."""
-    if connection.dialect.name == "sqlite":
-        return []
-    return sorted(set(sa.inspect(connection).get_table_names()) & set(ours))
+    """Tables of others in what holds no store: in a file any, in a database those of our names."""
+    found = sa.inspect(connection).get_table_names()
+    return sorted(found if connection.dialect.name == "sqlite" else set(found) & set(ours))
 
 
 def lock_in_order(

@@ -253,7 +253,7 @@ def connect(place: Place | str, *, connections: int = 8, create: bool = True) ->
     Args:
         place: see `wye.gateway.dialects.place_of`.
         connections: see `wye.gateway.dialects.make_engine`.
-        create: whether a file that does not exist is made.
+        create: whether a store is made where there is none.
 
     Raises:
         StoreError: the place cannot be used, or is no store, or one of a later version; one of an
@@ -266,7 +266,7 @@ def connect(place: Place | str, *, connections: int = 8, create: bool = True) ->
     try:
         with engine.begin() as connection:
             exclude_others(connection)
-            _bring_to_format(connection, place)
+            _bring_to_format(connection, place, create)
     except STORE_ERRORS as error:
         engine.dispose()
         raise StoreError(
@@ -289,9 +289,10 @@ def prompt_engine(engine: sa.Engine) -> sa.Engine:
 
 
 def _find_folder(path: Path, create: bool) -> None:
-    if not create and not path.is_file():
+    if not create and not (path.is_file() and path.stat().st_size):
         raise StoreError(
-            f"{path} does not exist; give the store of a gateway (it says where it is at its start)"
+            f"{path} {'is empty and no store' if path.is_file() else 'does not exist'}; give the "
+            "store of a gateway (it says where it is at its start)"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +302,7 @@ def _find_folder(path: Path, create: bool) -> None:
         ) from error
 
 
-def _bring_to_format(connection: sa.Connection, place: Place) -> None:
+def _bring_to_format(connection: sa.Connection, place: Place, create: bool) -> None:
     found = read_format(connection)
     if found > VERSION:
         raise StoreError(
@@ -312,8 +313,18 @@ def _bring_to_format(connection: sa.Connection, place: Place) -> None:
         migrate(connection, found)
     elif taken := foreign_tables(connection, metadata.tables):
         raise StoreError(
-            f"{shown(place)} holds the tables {', '.join(taken)} of another program; give wye a "
-            "database of its own, or a schema: ?options=-csearch_path=NAME at the url's end"
+            f"{shown(place)} holds the tables {', '.join(taken[:5])} of another program; "
+            + (
+                "give wye a file of its own"
+                if isinstance(place, Path)
+                else "give wye a database of its own, or a schema: "
+                "?options=-csearch_path=NAME at the url's end"
+            )
+        )
+    elif not create:
+        raise StoreError(
+            f"{shown(place)} is empty and no store; give the store of a gateway (it says where it "
+            "is at its start)"
         )
     metadata.create_all(connection)
     if found != VERSION:
