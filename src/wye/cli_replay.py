@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wye.cli_options import AsJson, EmbedderName, Seed
+from wye.cli_store import named_settings
 from wye.errors import WyeError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def register(app: typer.Typer, screen: Console) -> None:
             raise WyeError(
                 "give --policy, as in --policy utility:cost_weight=50, or --router DIR, or both"
             )
-        settings = _settings(config)
+        settings = named_settings(config)
         rule = _rule(policy, settings)
         fitted = None if router is None else load(router)
         columns = None
@@ -96,14 +97,6 @@ def register(app: typer.Typer, screen: Console) -> None:
             print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
         else:
             screen.print(found)
-
-
-def _settings(config: Path | None) -> Config | None:
-    if config is None:
-        return None
-    from wye.gateway.config_file import read_config
-
-    return read_config(config)
 
 
 def _rule(policy: str | None, settings: Config | None) -> Policy:

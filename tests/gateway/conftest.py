@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,36 @@ def world() -> Iterator[World]:
 def serving() -> type[Served]:
     """Serves a configuration as it is; the caller stops it."""
     return Served
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Start a gateway from the values of a configuration, for all tests of a module.
+
+    `environment` is set while it runs.
+    """
+    with ExitStack() as stack:
+
+        def start(environment: Mapping[str, str], **values: Any) -> Served:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            store = {"path": str(tmp_path_factory.mktemp("gateway") / "gateway.db")}
+            policies = {"quality": {"kind": "quality"}}
+            config = Config.model_validate({"store": store, "policies": policies, **values})
+            served = Served(config)
+            stack.callback(served.stop)
+            return served
+
+        yield start
+
+
+@pytest.fixture
+def served(shared: Served) -> Served:
+    """The gateway `shared` of a module, whose targets have recovered from the test before."""
+    for deployment in shared.gateway.deployments:
+        deployment.breaker.succeeded()
+    return shared
 
 
 @pytest.fixture

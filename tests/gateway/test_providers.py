@@ -8,7 +8,7 @@ import socket
 import anthropic
 import pytest
 
-from wye.gateway.config import Config, ConfigError
+from wye.gateway.config import ConfigError
 from wye.gateway.config_file import parse_config
 from wye.gateway.upstream import build_upstreams
 
@@ -57,37 +57,22 @@ def events(*words, whole=True):
 
 
 @pytest.fixture(scope="module")
-def shared(serving, world, tmp_path_factory):
+def shared(share, world):
     """One gateway for the whole module."""
     root = world.base_url.removesuffix("/v1")
     times = {"first_byte": 2, "between": 1, "total": 3}
     rest = {"kind": "provider", "api_key_env": "PROVIDER_KEY", "timeouts": times}
     rest |= {"tags": ["tools"], "quality": 0.5}
-    values = {
-        "targets": [
+    return share(
+        {"PROVIDER_KEY": "sk-provider-secret"},
+        targets=[
             world.target("mistral", provider="mistral", **{**rest, "base_url": root}),
             world.target("deepseek", provider="deepseek", **{**rest, "base_url": world.base_url}),
             world.target("anthropic", provider="anthropic", **{**rest, "base_url": root}),
         ],
-        "breaker": {"failures": 1000},
-        "retries": {"attempts": 0},
-    }
-    store = {"path": str(tmp_path_factory.mktemp("gateway") / "gateway.db")}
-    policies = {"quality": {"kind": "quality"}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROVIDER_KEY", "sk-provider-secret")
-        config = Config.model_validate({**values, "store": store, "policies": policies})
-        started = serving(config)
-        yield started
-        started.stop()
-
-
-@pytest.fixture
-def served(shared):
-    """The gateway of the module, whose targets have recovered from what a test before did."""
-    for deployment in shared.gateway.deployments:
-        deployment.breaker.succeeded()
-    return shared
+        breaker={"failures": 1000},
+        retries={"attempts": 0},
+    )
 
 
 def script(world, provider, text, **rest):

@@ -10,7 +10,7 @@ import anthropic
 import openai
 import pytest
 
-from wye.gateway.config import Config, ConfigError, Target
+from wye.gateway.config import ConfigError, Target
 from wye.gateway.config_file import parse_config
 from wye.gateway.telemetry.trace import OUTGOING
 from wye.gateway.upstream import build_upstreams
@@ -20,7 +20,7 @@ PIXEL = "iVBORw0KGgo="
 
 
 @pytest.fixture(scope="module")
-def shared(serving, world, tmp_path_factory):
+def shared(share, world):
     """One gateway for the whole module."""
     root = world.base_url.removesuffix("/v1")
     claude = {"kind": "anthropic", "base_url": root, "api_key_env": "CLAUDE_KEY"}
@@ -29,31 +29,15 @@ def shared(serving, world, tmp_path_factory):
         "translate": True,
         "timeouts": {"first_byte": 2, "between": 1},
     }
-    values = {
-        "targets": [
+    return share(
+        {"CLAUDE_KEY": "sk-ant-secret", "GPT_KEY": "sk-gpt-secret"},
+        targets=[
             world.target("gpt", model="gpt@t", quality=0.9, api_key_env="GPT_KEY", **rest),
             world.target("claude", model="claude@t", quality=0.8, **claude, **rest),
             world.target("plain", model="ok@plain", quality=0.1),
         ],
-        "breaker": {"failures": 1000},
-    }
-    store = {"path": str(tmp_path_factory.mktemp("gateway") / "gateway.db")}
-    policies = {"quality": {"kind": "quality"}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLAUDE_KEY", "sk-ant-secret")
-        patch.setenv("GPT_KEY", "sk-gpt-secret")
-        config = Config.model_validate({**values, "store": store, "policies": policies})
-        started = serving(config)
-        yield started
-        started.stop()
-
-
-@pytest.fixture
-def served(shared):
-    """The gateway of the module, whose targets have recovered from what a test before did."""
-    for deployment in shared.gateway.deployments:
-        deployment.breaker.succeeded()
-    return shared
+        breaker={"failures": 1000},
+    )
 
 
 @pytest.fixture
