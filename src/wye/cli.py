@@ -112,8 +112,21 @@ def serve(
     config: Annotated[Path, typer.Option(help="The gateway's configuration.")] = Path("wye.toml"),
     host: Annotated[str | None, typer.Option(help="Overrides the configuration.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides the configuration.")] = None,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="On Ray Serve, at RAY_ADDRESS or here (wye[ray]).")
+    ] = False,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: how many gateways; 2 when not given.")
+    ] = None,
 ) -> None:
     """Serve your own models as `wye.toml` describes them."""
+    if on_ray:
+        from wye.ray.running import serve_on_ray
+
+        serve_on_ray(config, replicas=replicas or 2, host=host, port=port, say=_say)
+        return
+    if replicas is not None:
+        raise WyeError("--replicas needs --ray; one process is one gateway")
     from wye.gateway.server import serve as run
 
     run(config, host=host, port=port, console=messages)

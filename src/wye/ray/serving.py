@@ -2,7 +2,8 @@
 
 Each replica is a whole gateway, so what they share is the store: keys, budgets and rate limits are
 exact over all replicas (`wye.gateway.money`), with `store.url` on many machines, or with a SQLite
-file where all replicas run on one. Start it from Python, or with Ray's own command:
+file where all replicas run on one. Start it with `wye serve --ray`, from Python, or with Ray's own
+command:
 
     serve run wye.ray.serving:app config=wye.toml replicas=4
 """
