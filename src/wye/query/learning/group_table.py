@@ -59,8 +59,9 @@ class GroupJudgement:
         Example:
             >>> table, std = np.array([[0.2], [0.6]]), np.array([[0.3], [0.3]])
             >>> judgement = GroupJudgement.of(table, std, np.array([0.4]))
-            >>> [float(figure.item().round(2)) for figure in judgement(np.array([[0.5, 0.5]]))]
-            [0.4, 0.5]
+            >>> quality, doubt = judgement(np.array([[0.5, 0.5]]))
+            >>> quality.round(2).tolist(), doubt.round(2).tolist()
+            ([[0.4]], [[0.5]])
         """
         return cls(np.hstack([table, table_std**2]), std[None] ** 2)
 
