@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from wye.gateway.surfaces.received import Received, text_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-OBJECTS = st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3)))
+OBJECTS = st.dictionaries(
+    st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3))
+)
 
 
 @given(OBJECTS, st.integers(0, 2))
