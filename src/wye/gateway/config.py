@@ -372,6 +372,14 @@ class Config(_Table):
                     "known": ", ".join(t.name for t in self.targets if "chat" in t.surfaces),
                 },
             )
+        limited = self.judge is not None and self.judge.usd_per_day is not None
+        if limited and judge is not None and judge.prices is None:
+            raise PydanticCustomError(
+                "judge",
+                "usd_per_day of [judge] cannot hold, since the price of {given} is not known; set "
+                "its price_in_per_mtok and price_out_per_mtok, or leave usd_per_day out",
+                {"given": repr(judge.name)},
+            )
         return self
 
     @property

@@ -66,6 +66,14 @@ def test_the_least_recently_used_goes_first():
     assert [kept.get(key, 1.0) is not None for key in "abcd"] == [True, False, True, True]
 
 
+def test_an_answer_that_is_over_by_the_time_it_is_put_is_not_kept():
+    kept = Answers(10_000, TTL)
+    kept.put(answer("a", 0.0), TTL)
+    assert (kept.get("a", TTL), len(kept), kept.bytes) == (None, 0, 0)
+    kept.put(answer("b", 5.0), TTL)
+    assert kept.get("b", TTL) is not None
+
+
 def test_an_answer_larger_than_the_cache_takes_the_place_of_none():
     kept = Answers(2 * answer("a", 0.0).size, TTL)
     kept.put(answer("a", 0.0), 0.0)

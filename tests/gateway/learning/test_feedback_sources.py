@@ -68,6 +68,26 @@ def test_a_verdict_that_cannot_be_read_is_no_feedback_but_is_paid_for(serve, wor
     assert found["overheads"][0]["result"] == "unreadable"
 
 
+def test_a_judge_that_reports_no_usage_is_paid_for_and_stopped_all_the_same(
+    serve, world, eventually
+):
+    world.script("silent", body={"choices": [{"index": 0, "message": {"content": "good, yes"}}]})
+    served = serve(
+        targets=[world.target("ok", quality=0.9), world.target("silent", quality=0.1)],
+        store={"batch_seconds": 0.02},
+        judge={"target": "silent", "share": 1.0, "usd_per_day": 1e-6},
+    )
+    first = served.ask()
+    eventually(lambda: served.decision(first)["overheads"])
+    [spent] = served.decision(first)["overheads"]
+    assert spent["cost_usd"] > 1e-6
+    assert spent["input_tokens"] > 100
+    served.ask()
+    text = 'wye_verdicts_total{result="skipped",source="judge"} 1.0'
+    eventually(lambda: text in served.http.get("/metrics").text)
+    assert len(world.seen("silent")) == 1
+
+
 def test_a_judge_that_fails_disturbs_nobody(serve, world, eventually):
     served = serve(
         targets=[world.target("ok", quality=0.9), world.target("500", quality=0.1)],
@@ -169,6 +189,10 @@ def test_a_judge_must_be_a_target(world):
     text = '[judge]\ntarget = "nobody"\n[[targets]]\nname = "a"\nbase_url = "http://127.0.0.1:1"\n'
     with pytest.raises(ConfigError, match=r"target of \[judge\] is 'nobody'"):
         parse_config(text)
+    unpriced = text.replace("nobody", "a").replace("\n[[", "\nusd_per_day = 1\n[[")
+    with pytest.raises(ConfigError, match=r"usd_per_day of .* the price of 'a' is not known"):
+        parse_config(unpriced)
+    parse_config(unpriced + "price_in_per_mtok = 1\nprice_out_per_mtok = 1\n")
     with pytest.raises(ConfigError, match="no regular expression"):
         parse_config(f'[checks.a]\npattern = "("\n{text[25:]}')
     assert Config.model_validate({"targets": [world.target("ok")]}).judge is None

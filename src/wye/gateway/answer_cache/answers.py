@@ -95,7 +95,8 @@ class Answers:
         if answer.group is not None and answer.vector is not None:
             width = len(answer.vector)
             self._groups.setdefault(answer.group, _Group(width)).add(answer.key, answer.vector)
-        while self.bytes > self._max_bytes or self._over(self._oldest(), now):
+        # It may be over itself by now: one that was read from the store at a start, say.
+        while self._kept and (self.bytes > self._max_bytes or self._over(self._oldest(), now)):
             self._drop(self._oldest().key)
 
     def _oldest(self) -> Answer:

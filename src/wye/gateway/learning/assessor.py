@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -168,12 +169,13 @@ class Assessor:
         if quality is not None and await asyncio.to_thread(self._known, decision):
             result = "superseded"
         self.verdicts.labels("judge", result).inc()
-        self._book(decision, target, usage_of(answer), result)
+        usage = usage_of(answer) or _guessed(body, transcript.text)
+        self._book(decision, target, usage, result)
         if quality is not None and result == "graded":
             self._feedback(decision, quality, reason[:500] or None, "judge")
 
-    def _book(self, decision: str, target: Target, usage: Usage | None, result: str) -> None:
-        cost = None if usage is None else target.price(usage)
+    def _book(self, decision: str, target: Target, usage: Usage, result: str) -> None:
+        cost = target.price(usage)
         if cost is not None:
             self._spent += cost
             self.overhead.labels("judge", target.name).inc(cost)
@@ -183,8 +185,8 @@ class Assessor:
                 time=time.time(),
                 kind="judge",
                 target=target.name,
-                input_tokens=usage.input if usage else None,
-                output_tokens=usage.output if usage else None,
+                input_tokens=usage.input,
+                output_tokens=usage.output,
                 cost_usd=cost,
                 result=result,
             )
@@ -210,3 +212,9 @@ class Assessor:
             self._day, self._spent = day, 0.0
         limit = self._table.usd_per_day if self._table is not None else None
         return limit is None or self._spent < limit
+
+
+def _guessed(asked: Mapping[str, Any], answered: str) -> Usage:
+    """Tokens of a verdict whose usage was not reported, by the rule of thumb: it is billed too."""
+    written = sum(len(message["content"]) for message in asked["messages"])
+    return Usage(math.ceil(written / 4), math.ceil(len(answered) / 4))
