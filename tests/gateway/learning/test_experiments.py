@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,26 @@ def test_experiments_that_cannot_be_are_refused_with_a_reason(lab):
         Plan(alpha=1.0)
     with pytest.raises(ExperimentError, match="known are first"):
         one.experiments.get("last")
+
+
+def test_of_experiments_that_begin_at_the_same_moment_one_acts(place):
+    engine = connect(place)
+    book = ExperimentBook(engine)
+    ready = threading.Barrier(8)
+
+    def begin(number: int) -> str:
+        ready.wait()
+        try:
+            return f"begun: {book.start(f'canary {number}', 'canary', 'v', None).name}"
+        except ExperimentError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(begin, range(8)))
+    assert sum("one at a time" in words for words in said) == 7
+    [running] = book.running()
+    assert f"begun: {running.name}" in said
+    engine.dispose()
 
 
 def test_uses_and_returns_form_a_history_that_leads_all_the_way_back(place):

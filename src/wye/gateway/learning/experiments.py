@@ -19,6 +19,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from wye.errors import WyeError
+from wye.gateway.dialects import exclude_others
 from wye.gateway.learning.tables import experiments
 from wye.gateway.records import new_id
 
@@ -138,14 +139,6 @@ class ExperimentBook:
             raise ExperimentError(f"share is {share}; expected a number above 0 and {limit}")
         if version == control:
             raise ExperimentError(f"{version} decides already; try another version")
-        for other in self.running():
-            if other.name == name:
-                raise ExperimentError(f"the experiment {name!r} runs already")
-            if kind != "shadow" and other.kind != "shadow":
-                raise ExperimentError(
-                    f"the experiment {other.name!r} ({other.kind}) runs; a request can be in one "
-                    f"at a time: wye experiment stop {other.name!r}"
-                )
         found = Experiment(
             id=new_id(),
             name=name,
@@ -162,6 +155,10 @@ class ExperimentBook:
         )
         row = {**vars(found), "plan": asdict(found.plan)}
         with self._engine.begin() as connection:
+            # Who begins one at the same moment, anywhere, sees this one or is seen by it.
+            exclude_others(connection)
+            for other in _running(connection):
+                _refuse_beside(other, found)
             connection.execute(sa.insert(experiments).values(row))
         return found
 
@@ -173,11 +170,8 @@ class ExperimentBook:
 
     def running(self) -> list[Experiment]:
         """Those that run, oldest first."""
-        query = (
-            sa.select(experiments).where(experiments.c.state == RUNNING).order_by(experiments.c.id)
-        )
         with self._engine.connect() as connection:
-            return [_read(row) for row in connection.execute(query).mappings()]
+            return _running(connection)
 
     def get(self, name: str) -> Experiment:
         """The latest experiment of a name.
@@ -215,6 +209,26 @@ class ExperimentBook:
         )
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
+
+
+def _running(connection: sa.Connection) -> list[Experiment]:
+    query = sa.select(experiments).where(experiments.c.state == RUNNING).order_by(experiments.c.id)
+    return [_read(row) for row in connection.execute(query).mappings()]
+
+
+def _refuse_beside(running: Experiment, wanted: Experiment) -> None:
+    """Whether one may begin while another runs.
+
+    Raises:
+        ExperimentError: it may not.
+    """
+    if running.name == wanted.name:
+        raise ExperimentError(f"the experiment {wanted.name!r} runs already")
+    if "shadow" not in (running.kind, wanted.kind):
+        raise ExperimentError(
+            f"the experiment {running.name!r} ({running.kind}) runs; a request can be in one at a "
+            f"time: wye experiment stop {running.name!r}"
+        )
 
 
 def _read(row: sa.RowMapping) -> Experiment:
