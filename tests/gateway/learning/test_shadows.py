@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -245,38 +242,29 @@ def test_a_shadow_books_nothing_on_the_account_of_what_acts(serve, world, place,
     engine.dispose()
 
 
-def test_a_gateway_that_stops_lets_its_shadows_decide_what_waits(tmp_path, world, running):
-    store = tmp_path / "gateway.db"
-    policies = '[policies.main]\nkind = "{}"\n{}'
-    text = (
-        f'[store]\npath = "{store}"\n[learning]\npoll_seconds = 0.05\n'
-        f'[[targets]]\nname = "ok"\nbase_url = "{world.base_url}"\nquality = 0.9\n'
-        "price_in_per_mtok = 1.0\nprice_out_per_mtok = 1.0\n"
-    )
-    path = tmp_path / "wye.toml"
-    path.write_text(text + policies.format("quality", ""))
-    engine = connect(store)
+def test_a_gateway_that_stops_lets_its_shadows_decide_what_waits(serving, world, tmp_path):
     config = Config.model_validate(
         {
-            "targets": [{"name": "ok", "base_url": world.base_url, "quality": 0.9, **PRICES}],
-            "policies": {"main": {"kind": "utility", "cost_weight": 1.0}},
+            "targets": [world.target(name, model=f"ok@{name}") for name in ("a", "b")],
+            "policies": {"main": {"kind": "quality"}},
+            "store": {"path": str(tmp_path / "gateway.db")},
         }
     )
-    candidate = PolicySet(config, None, config.router.generator())
-    VersionBook(engine).record(candidate, note="", origin="added")
-    ExperimentBook(engine).start("look", "shadow", candidate.version, None)
-    with running(path) as (process, url):
-
-        def ask(_: int) -> int:
-            body = {"model": "wye", "messages": [{"role": "user", "content": "6 x 7?"}]}
-            return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).status_code
-
-        with ThreadPoolExecutor(8) as pool:
-            statuses = list(pool.map(ask, range(100)))
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    assert statuses == [200] * 100
+    served, watching = serving(config, Ruler(100.0)), Ruler(50.0)
+    candidate = PolicySet(config, watching, np.random.default_rng(1))
+    trials = served.gateway.service.trials
+    trials.running = (Trial("s", "s", "shadow", 1.0, "session", candidate),)
+    watching.gate = threading.Event()
+    answers = [served.ask(text="x" * (1 + k)) for k in range(40)]
+    assert trials.shadows.counts["made"] == 0
+    # The gateway is asked to stop while all that shadows have to decide still waits.
+    release = threading.Timer(0.5, watching.gate.set)
+    release.start()
+    served.stop()
+    release.join()
+    assert [answer.status_code for answer in answers] == [200] * 40
+    engine = connect(tmp_path / "gateway.db")
     with engine.connect() as connection:
         count = connection.scalar(sa.select(sa.func.count()).select_from(shadow_decisions))
-    assert count == 100
     engine.dispose()
+    assert count == 40
