@@ -138,7 +138,7 @@ def test_a_name_that_is_not_this_machine_is_refused(served):
 
 def test_pages_from_elsewhere_are_refused_and_the_dashboards_own_are_not(served):
     body = {"model": "wye", "messages": [{"role": "user", "content": "spend"}]}
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://[::1", ""):
         answer = served.http.post("/v1/chat/completions", json=body, headers={"origin": origin})
         assert answer.status_code == 403
         assert answer.json()["error"]["code"] == "foreign_origin"

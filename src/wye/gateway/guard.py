@@ -72,7 +72,7 @@ class Guard:
                 code="wrong_host",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             return ApiError(
                 403,
                 f"a page from {origin} may not use this gateway; only its own dashboard may",
@@ -143,6 +143,14 @@ def _unknown(why: str) -> ApiError:
         code="invalid_api_key",
         headers={"www-authenticate": 'Basic realm="wye", charset="UTF-8"'},
     )
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an Origin header; empty where it is no URL."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _hostname(host: str) -> str:
