@@ -69,7 +69,8 @@ def limits_from(body: Mapping[str, Any]) -> dict[str, Any]:
 def _value(name: str, value: Any) -> Any:
     if value is None:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON's whole numbers have no end; beyond this no float can take them.
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if name in _MONEY and number:
         return float(value)
     if name in _RATES and number and float(value).is_integer():
