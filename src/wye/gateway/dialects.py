@@ -194,10 +194,12 @@ def lock_in_order(
     connection.execute(rows).all()
 
 
-def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
+def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Executable:
     """An INSERT that leaves alone a row which is there already, as after a commit in doubt."""
     if connection.dialect.name == "sqlite":
-        return sa.insert(table)
+        # What returns something goes to the library in one piece; row by row, its thread would
+        # hand Python's lock to and fro with the one that serves.
+        return sa.insert(table).returning(*table.primary_key.columns)
     return postgresql.insert(table).on_conflict_do_nothing()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import signal
 import socket
 import sys
@@ -231,6 +232,9 @@ class _Server(uvicorn.Server):
 def _keep_pauses_short() -> None:
     """Settings of this process for a server whose requests share it with a writer of records."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # The few texts of a moment are read sooner than threads that share them would wake up, and
+    # those threads spin for a while afterwards.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gc.collect()
     # What stands at the start stays; looking through it for garbage would stop every request.
     gc.freeze()
