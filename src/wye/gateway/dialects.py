@@ -286,12 +286,16 @@ def _take_any_text(connection: Any, _record: Any) -> None:
     connection.adapters.register_dumper(str, AnyText)
 
 
+# Made once: `json.dumps` would make one for every column of a row.
+_STRICT = json.JSONEncoder(allow_nan=False)
+
+
 def _to_json(value: Any) -> str:
     """JSON that every database reads back: finite numbers, and text without NUL."""
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = _STRICT.encode(value)
     except ValueError:
-        return json.dumps(_plain(value), allow_nan=False)
+        return _STRICT.encode(_plain(value))
     # PostgreSQL keeps these as they are, and then fails to look into what holds them.
     suspect = "\\u0000" in text or "\\ud" in text
     return json.dumps(_plain(value)) if suspect else text

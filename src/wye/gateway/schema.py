@@ -358,5 +358,7 @@ def row_of(record: Record) -> tuple[sa.Table, dict[str, Any]]:
     row = dict(vars(record))
     if row.get("router_seconds") != row.get("router_seconds"):
         row["router_seconds"] = None
-    texts = {name: storable(value) for name, value in row.items() if isinstance(value, str)}
-    return _TABLES[type(record)], row | texts
+    for name, value in row.items():
+        if isinstance(value, str) and not value.isascii():
+            row[name] = storable(value)
+    return _TABLES[type(record)], row

@@ -41,7 +41,8 @@ _CONTEXT_TAGS = (
 _ASK = re.compile(rf"(?:{_ASK_TAGS})", re.I)
 _CONTEXT = re.compile(rf"(?:{_CONTEXT_TAGS})", re.I)
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]{0,40})(?:\s[^<>]{0,300})?>")
-_BLOB = re.compile(r"(?:data:[\w/+.-]+;base64,)?[A-Za-z0-9+/]{400,}={0,2}")
+_BLOB_CHARS = 400
+_BLOB = re.compile(rf"(?:data:[\w/+.-]+;base64,)?[A-Za-z0-9+/]{{{_BLOB_CHARS},}}={{0,2}}")
 _OBSERVATION = re.compile(
     r"\s*(?:\[?(?:tool|function|command)[ _-]?(?:result|output|response|call)s?\b[^\n]*"
     r"|observation\s*:|result of (?:running|calling)\b|exit code\s*:)",
@@ -129,7 +130,10 @@ def ask_of_text(text: str) -> str:
     text = _without(text, _spans(text, _CONTEXT))
     named = _spans(text, _ASK)
     inside = _TAG.sub(" ", text[slice(*named[-1])]) if named else ""
-    return _behind_label(_BLOB.sub(" ", inside.strip() or text)).strip()
+    ask = inside.strip() or text
+    if len(ask) >= _BLOB_CHARS:
+        ask = _BLOB.sub(" ", ask)
+    return _behind_label(ask).strip()
 
 
 def _own_words(content: Any) -> str:
@@ -148,6 +152,8 @@ def _spans(text: str, names: re.Pattern[str]) -> list[tuple[int, int]]:
 
     A tag that is opened and never closed is part of what was written.
     """
+    if "<" not in text:
+        return []
     tags = [
         (m.start(), m.end(), bool(m.group(1)), m.group(2).lower())
         for m in _TAG.finditer(text)
@@ -170,6 +176,8 @@ def _spans(text: str, names: re.Pattern[str]) -> list[tuple[int, int]]:
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    if not spans:
+        return text
     kept, at = [], 0
     for begin, end in spans:
         kept.append(text[at:begin])
@@ -178,6 +186,8 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _behind_label(text: str) -> str:
+    if ":" not in text:
+        return text
     labels = [m for m in _LABEL.finditer(text) if m.end() < len(text)]
     if not labels or labels[-1].start() < PREAMBLE_CHARS:
         return text
