@@ -54,6 +54,7 @@ def opened(
         create: whether a store that was named is made where there is none; a name that was
             mistyped is told otherwise.
     """
+    from wye.gateway.dialects import STORE_ERRORS, StoreError, details, place_of_engine, shown
     from wye.gateway.schema import connect
     from wye.gateway.store_settings import StoreTable
 
@@ -61,5 +62,11 @@ def opened(
     engine = connect(table.place()) if store is None else connect(store, create=create)
     try:
         yield engine
+    except STORE_ERRORS as error:
+        place = shown(place_of_engine(engine))
+        raise StoreError(
+            f"the store {place} cannot be used: {details(error)}; check its disk and its rights, "
+            "or its server, and try again"
+        ) from error
     finally:
         engine.dispose()
