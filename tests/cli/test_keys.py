@@ -1,6 +1,8 @@
 """`wye keys` as a person uses it."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 import typer
@@ -89,3 +91,14 @@ def test_a_store_alone_will_do(wye, tmp_path):
     listed = wye("keys", "list", "--store", "other.db", "--json")
     assert [row["name"] for row in json.loads(listed.out)] == ["one"]
     assert (tmp_path / "other.db").is_file()
+
+
+def test_a_store_that_cannot_be_used_is_said_in_words(wye, tmp_path):
+    assert wye("keys", "add", "one", "--store", "damaged.db").code == 0
+    with closing(sqlite3.connect(tmp_path / "damaged.db")) as damaged:
+        damaged.execute("ALTER TABLE keys RENAME COLUMN digest TO lost")
+    for words in (("list",), ("add", "two"), ("revoke", "one")):
+        ended = wye("keys", *words, "--store", "damaged.db")
+        assert ended.code == 2
+        assert "damaged.db cannot be used" in ended.err
+        assert "Traceback" not in ended.err
