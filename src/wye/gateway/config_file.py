@@ -143,7 +143,7 @@ _EXAMPLES = {
     "quality": "0.8",
     "name": '"gpt-4o-mini"',
     "kind": '"openai"',
-    "batch_seconds": "0.5",
+    "batch_seconds": "0.2",
     "store_prompts": "true",
     "connect": "5",
     "first_byte": "60",
