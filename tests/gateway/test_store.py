@@ -12,7 +12,7 @@ from wye.gateway.decision_search import latest
 from wye.gateway.dialects import StoreError
 from wye.gateway.records import DecisionRecord, FeedbackRecord, OutcomeRecord, new_id
 from wye.gateway.reports import decision
-from wye.gateway.schema import VERSION, connect
+from wye.gateway.schema import VERSION, connect, prompt_engine
 from wye.gateway.store import Store
 
 
@@ -180,15 +180,30 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_the_database_of_another_program_gets_no_tables_of_ours(tmp_path, create):
+@pytest.mark.parametrize("version", [0, 1, VERSION, VERSION + 1])
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path, create, version):
     path = tmp_path / "theirs.db"
     theirs = sa.create_engine(f"sqlite:///{path}")
     with theirs.begin() as connection:
         connection.execute(sa.text("CREATE TABLE bookmarks (url TEXT)"))
+        # Every program may number its own formats there.
+        connection.execute(sa.text(f"PRAGMA user_version={version}"))
+    theirs.dispose()
+    before = path.read_bytes()
     with pytest.raises(StoreError, match="holds the tables bookmarks of another program"):
         connect(path, create=create)
-    assert sa.inspect(theirs).get_table_names() == ["bookmarks"]
-    theirs.dispose()
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.db"]
+
+
+def test_a_store_is_written_ahead_so_that_readers_do_not_wait(tmp_path):
+    path = tmp_path / "log.db"
+    for _ in range(2):
+        engine = connect(path)
+        for each in (engine, prompt_engine(engine)):
+            with each.connect() as connection:
+                assert connection.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+            each.dispose()
 
 
 def test_who_only_reads_makes_no_store_of_an_empty_file(tmp_path):

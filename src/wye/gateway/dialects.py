@@ -152,6 +152,16 @@ def exclude_others(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
 
 
+def keep_log(engine: sa.Engine) -> None:
+    """Have a store's file written ahead, which it stays from then on; nothing on PostgreSQL.
+
+    Only for what is known to be a store: the file of another program is to stay as it is.
+    """
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+
+
 _formats = sa.Table("wye_format", sa.MetaData(), sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -262,7 +272,6 @@ def _is_timeout(error: Exception) -> bool:
 
 
 def _prepare(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA busy_timeout=5000")
 

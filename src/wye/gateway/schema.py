@@ -18,6 +18,7 @@ from wye.gateway.dialects import (
     details,
     exclude_others,
     foreign_tables,
+    keep_log,
     make_engine,
     place_of,
     place_of_engine,
@@ -267,6 +268,7 @@ def connect(place: Place | str, *, connections: int = 8, create: bool = True) ->
         with engine.begin() as connection:
             exclude_others(connection)
             _bring_to_format(connection, place, create)
+        keep_log(engine)
     except STORE_ERRORS as error:
         engine.dispose()
         raise StoreError(
@@ -303,7 +305,8 @@ def _find_folder(path: Path, create: bool) -> None:
 
 
 def _bring_to_format(connection: sa.Connection, place: Place, create: bool) -> None:
-    found = read_format(connection)
+    # Other programs number the formats of their files in the same place.
+    found = read_format(connection) if sa.inspect(connection).has_table(decisions.name) else 0
     if found > VERSION:
         raise StoreError(
             f"{shown(place)} was written by another version of wye (its format is {found}, this "
