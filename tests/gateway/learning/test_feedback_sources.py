@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from wye.gateway.config_file import parse_config
 from wye.gateway.errors import ApiError
 from wye.gateway.learning.judge import GRADES, grade, question
 from wye.gateway.learning.outcome_checks import CheckTable, check_of
+from wye.gateway.learning.tables import overheads
 
 JUDGED = {"share": 1.0}
 
@@ -86,6 +88,31 @@ def test_a_judge_that_reports_no_usage_is_paid_for_and_stopped_all_the_same(
     text = 'wye_verdicts_total{result="skipped",source="judge"} 1.0'
     eventually(lambda: text in served.http.get("/metrics").text)
     assert len(world.seen("silent")) == 1
+
+
+def test_a_restart_gives_the_judge_no_second_days_money(serve, world, eventually, tmp_path):
+    says = "good, of a restart"
+    values = {
+        "targets": [
+            world.target("ok", quality=0.9),
+            world.target("referee", model=f"say@{says}", quality=0.1),
+        ],
+        "judge": {"target": "referee", "share": 1.0, "usd_per_day": 1e-6},
+    }
+    place = {"path": str(tmp_path / "judged.db"), "batch_seconds": 0.02}
+    first = serve(store=place, **values)
+    answer = first.ask()
+    eventually(lambda: first.decision(answer)["overheads"])
+    again = serve(store=place, **values)
+    again.ask()
+    text = 'wye_verdicts_total{result="skipped",source="judge"} 1.0'
+    eventually(lambda: text in again.http.get("/metrics").text)
+    assert len(world.seen(f"say@{says}")) == 1
+    with first.gateway.store.engine.begin() as connection:
+        connection.execute(sa.update(overheads).values(time=overheads.c.time - 86400))
+    tomorrow = serve(store=place, **values)
+    answer = tomorrow.ask()
+    eventually(lambda: tomorrow.decision(answer)["overheads"])
 
 
 def test_a_judge_that_fails_disturbs_nobody(serve, world, eventually):

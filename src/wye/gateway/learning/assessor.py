@@ -22,6 +22,7 @@ from wye.gateway.lane import ClosedError, Lane
 from wye.gateway.learning.judge import JudgeTable, grade, question
 from wye.gateway.learning.outcome_checks import Check
 from wye.gateway.learning.records import OverheadRecord
+from wye.gateway.learning.tables import overheads
 from wye.gateway.money.usage import Usage, usage_of
 from wye.gateway.records import FeedbackRecord
 from wye.gateway.schema import feedback
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 200_000
 _DAY = 86400.0
+_KIND = "judge"
 logger = logging.getLogger("wye.gateway")
 
 
@@ -88,7 +90,8 @@ class Assessor:
     Args:
         table: of the judge; None without one.
         lanes, targets: to ask the judge by, and what it costs.
-        store, registry: where feedback, overheads and counts go.
+        store, registry: where feedback, overheads and counts go. What judging cost today counts
+            from the start on, so that a restart gives nobody a day's limit twice.
         generator: draws the answers that are judged.
     """
 
@@ -107,7 +110,8 @@ class Assessor:
         self._store = store
         self._generator = generator or random.Random()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._day, self._spent = 0, 0.0
+        self._day = _today()
+        self._spent = self._spent_since(self._day * _DAY)
         self.verdicts = Counter(
             "wye_verdicts", "Answers assessed, by source and what came of it.",
             ("source", "result"), registry=registry,
@@ -178,12 +182,12 @@ class Assessor:
         cost = target.price(usage)
         if cost is not None:
             self._spent += cost
-            self.overhead.labels("judge", target.name).inc(cost)
+            self.overhead.labels(_KIND, target.name).inc(cost)
         self._store.add(
             OverheadRecord(
                 decision_id=decision,
                 time=time.time(),
-                kind="judge",
+                kind=_KIND,
                 target=target.name,
                 input_tokens=usage.input,
                 output_tokens=usage.output,
@@ -207,11 +211,26 @@ class Assessor:
             return False
 
     def _affordable(self) -> bool:
-        day = int(time.time() // _DAY)
+        day = _today()
         if day != self._day:
             self._day, self._spent = day, 0.0
         limit = self._table.usd_per_day if self._table is not None else None
         return limit is None or self._spent < limit
+
+    def _spent_since(self, moment: float) -> float:
+        """USD that every gateway of the store has spent on judging; 0 where nothing limits it."""
+        if self._table is None or self._table.usd_per_day is None:
+            return 0.0
+        query = sa.select(sa.func.sum(overheads.c.cost_usd)).where(
+            overheads.c.kind == _KIND, overheads.c.time >= moment
+        )
+        with self._store.engine.connect() as connection:
+            return float(connection.execute(query).scalar() or 0.0)
+
+
+def _today() -> int:
+    """Days since 1970, UTC."""
+    return int(time.time() // _DAY)
 
 
 def _guessed(asked: Mapping[str, Any], answered: str) -> Usage:
