@@ -97,12 +97,14 @@ def script(name: str, *arguments: str, model: str = "wye") -> Iterator[Server]:
 def wye(folder: Path, upstream: str) -> Iterator[Server]:
     """The gateway as `wye up` has it, with the stub in the place of the embedded pool."""
     from wye.data import load_embedded
-    from wye.gateway.first_start import embedded_config, embedded_router
+    from wye.gateway.first_start import embedded_config
+    from wye.query.learning.training import train
 
     data = load_embedded()
     config = embedded_config(data)
     router = folder / "router"
-    embedded_router(data, lambda message: print(f"# {message}", flush=True)).router.save(router)
+    # Trained here: the one that `wye up` keeps may come from another state of the code.
+    train(data.part("train"), "auto").save(router)
     port = _free_port()
     lines = [
         f'[server]\nport = {port}\n[store]\npath = "{folder / "wye.db"}"',

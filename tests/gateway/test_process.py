@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -277,3 +280,19 @@ async def test_small_responses_do_not_wait_for_an_acknowledgement():
         _, writer = await asyncio.open_connection(*listener.getsockname())
         assert await asyncio.wait_for(accepted.get(), 10)
         writer.close()
+
+
+def test_a_server_computes_in_the_thread_that_serves():
+    # Threads that share small matrices, or a few texts, wait for each other by spinning.
+    code = (
+        "import os, numpy, threadpoolctl\n"
+        "from wye.gateway.server import _keep_pauses_short\n"
+        "_keep_pauses_short()\n"
+        "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})\n"
+        "print(os.environ['TOKENIZERS_PARALLELISM'])\n"
+    )
+    free = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=free, capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.split() == ["{1}", "false"], run.stderr
