@@ -254,6 +254,36 @@ def test_a_cut_stream_is_never_kept(cached, kind):
     assert asked() == 2
 
 
+def _whole(message):
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return {"id": "x", "object": "chat.completion", "created": 1, "choices": [choice]}
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_is_never_kept_though_it_ends_as_other_answers_do(
+    cached, world, request, stream, refuses
+):
+    served, asked = cached()
+    model = f"ok@{request.node.name}"
+    said_of_it = {"refusal": "I cannot."} if refuses else {"content": "Yes.", "refusal": None}
+    if stream:
+        choices = [
+            {"index": 0, "delta": said_of_it, "finish_reason": None},
+            {"index": 0, "delta": {}, "finish_reason": "stop"},
+        ]
+        pieces = [
+            {"id": "x", "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
+            for choice in choices
+        ]
+        world.script(model, events=[*pieces, "[DONE]"])
+    else:
+        world.script(model, body=_whole(said_of_it))
+    assert said(ask(served, stream=stream)) == MISS
+    assert said(ask(served, stream=stream)) == (MISS if refuses else HIT)
+    assert asked() == 1 + refuses
+
+
 def test_an_answer_is_good_for_its_time(cached):
     served, _ = cached(cache={"ttl_seconds": 60})
     now = [1000.0]

@@ -13,6 +13,7 @@ from wye.embed import Embedder, get_embedder
 from wye.gateway.answer_cache.answers import Answer, Answers
 from wye.gateway.answer_cache.likeness import agree
 from wye.gateway.answer_cache.question import Question, question_of
+from wye.gateway.answer_cache.refusals import refuses
 from wye.gateway.answer_cache.settings import AnswerCacheTable
 from wye.gateway.answer_cache.shelf import Shelf
 from wye.gateway.metrics import Metrics
@@ -132,7 +133,7 @@ class AnswerCache:
         outcome = exchange.outcome
         if outcome is None or outcome.status != "ok" or outcome.target is None:
             return
-        if outcome.finish_reason in _UNKEPT_ENDS or len(content) > self.most:
+        if outcome.finish_reason in _UNKEPT_ENDS or len(content) > self.most or refuses(content):
             return
         baseline = outcome.baseline_usd
         answer = Answer(
