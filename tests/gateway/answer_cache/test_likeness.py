@@ -23,6 +23,12 @@ from wye.gateway.answer_cache.settings import AnswerCacheTable
         ("What is the meaning of your name?", "What is the meaning of my name?"),
         ("I found a few hundred bucks. Now?", "I found a few thousand bucks. Now?"),
         ("Who is the second president?", "Who is the third president?"),
+        ("Send it by Monday, with the plan.", "Send it by Friday, with the plan."),
+        ("Is that true of the bridge?", "Is that false of the bridge?"),
+        ("With x = a + b, what is x?", "With x = a - b, what is x?"),
+        ("Is a > b?", "Is a < b?"),
+        ("Is it above -a?", "Is it above a?"),
+        ("\u4e3a\u4ec0\u4e48\u5929\u7a7a", "\u4e3a\u4ec0\u4e48\u6d77\u6d0b"),
     ],
 )
 def test_what_changes_the_question_tells_them_apart(one, other):
@@ -37,6 +43,8 @@ def test_what_changes_the_question_tells_them_apart(one, other):
         ("How do I cook an egg?", "how can I cook an egg"),
         ("Which laptop should I buy?", "Which laptop I should buy?"),
         ("Why doesn't it rain?", "Why doesn\u2019t it rain?"),
+        ("How are well-known cities planned?", "How is a well-known city planned"),
+        ("Which eggs can I cook?", "Which egg is cooked?"),
     ],
 )
 def test_small_words_and_marks_do_not(one, other):
