@@ -81,8 +81,9 @@ def test_use_and_rollback_lead_there_and_back(wye):
     assert listed(wye)[version] == "kept"
     with pytest.raises(WyeError, match="nothing decided before"):
         wye("policy", "rollback")
-    with pytest.raises(WyeError, match="there is no version 'zzz'"):
-        wye("policy", "use", "zzz")
+    for unknown in ("zzz", ""):
+        with pytest.raises(WyeError, match=f"there is no version '{unknown}'"):
+            wye("policy", "use", unknown)
 
 
 def test_an_experiment_is_begun_told_and_ended(wye):

@@ -187,6 +187,34 @@ def test_of_experiments_that_begin_at_the_same_moment_one_acts(place):
     engine.dispose()
 
 
+def test_of_steps_at_the_same_moment_each_sees_the_ones_before(place):
+    engine = connect(place)
+    book = VersionBook(engine)
+
+    def at_once(step) -> list[str | None]:
+        ready = threading.Barrier(6)
+
+        def one(_) -> str | None:
+            ready.wait()
+            try:
+                return step()
+            except VersionsError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(6) as pool:
+            return list(pool.map(one, range(6)))
+
+    for version in ("a", "b"):
+        said = at_once(lambda given=version: book.use(given, ""))
+        assert said.count(f"{version} decides already") == 5
+    back = at_once(lambda: book.rollback(""))
+    assert back.count("a") == back.count(None) == 1
+    assert back.count("nothing decided before the present version") == 4
+    book.use("c", "")
+    assert book.rollback("") is None
+    engine.dispose()
+
+
 def test_uses_and_returns_form_a_history_that_leads_all_the_way_back(place):
     engine = connect(place)
     book = VersionBook(engine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from wye.errors import WyeError
 from wye.gateway.config import Config
+from wye.gateway.dialects import exclude_others
 from wye.gateway.learning.artefact import packed, unpacked
 from wye.gateway.learning.tables import policy_gateways, policy_uses, policy_versions
 from wye.gateway.policy_set import PolicySet
@@ -165,23 +166,18 @@ class VersionBook:
         if len(found) == 1 and given:
             return found[0]
         names = ", ".join(v.id for v in (found or known)[:10]) or "none"
-        why = "more than one version begins with" if found else "there is no version"
+        why = "more than one version begins with" if given and found else "there is no version"
         raise VersionsError(f"{why} {given!r}; known are {names}")
 
     def uses(self) -> list[Use]:
         """What was put to use, newest first."""
-        query = sa.select(policy_uses).order_by(policy_uses.c.number.desc())
         with self._engine.connect() as connection:
-            return [Use(**row) for row in connection.execute(query).mappings()]
+            return _uses(connection)
 
     def wanted(self) -> Wanted:
         """What should decide."""
-        query = sa.select(policy_uses.c.number, policy_uses.c.version).order_by(
-            policy_uses.c.number.desc()
-        )
         with self._engine.connect() as connection:
-            row = connection.execute(query.limit(1)).first()
-        return Wanted(row[0], row[1]) if row is not None else Wanted(0, None)
+            return _wanted(connection)
 
     def use(self, version: str | None, reason: str) -> None:
         """Have a version decide at every gateway of the store; None: what each one's wye.toml says.
@@ -189,10 +185,12 @@ class VersionBook:
         Raises:
             VersionsError: it decides already.
         """
-        present = self.wanted().version
-        if version == present:
-            raise VersionsError(f"{version or CONFIGURED} decides already")
-        self._add(_USE, version, reason)
+        with self._engine.begin() as connection:
+            # Between the look and the step, nobody else may make one.
+            exclude_others(connection)
+            if version == _wanted(connection).version:
+                raise VersionsError(f"{version or CONFIGURED} decides already")
+            self._add(connection, _USE, version, reason)
 
     def rollback(self, reason: str) -> str | None:
         """Have the version decide that decided before the present one, and say which.
@@ -200,21 +198,17 @@ class VersionBook:
         Raises:
             VersionsError: nothing decided before.
         """
-        before = self.before()
-        if not before:
-            raise VersionsError("nothing decided before the present version")
-        self._add(_BACK, before[-1], reason)
+        with self._engine.begin() as connection:
+            exclude_others(connection)
+            before = _before(_uses(connection))
+            if not before:
+                raise VersionsError("nothing decided before the present version")
+            self._add(connection, _BACK, before[-1], reason)
         return before[-1]
 
     def before(self) -> list[str | None]:
         """What decided before the present version, the latest last; empty where nothing did."""
-        taken: list[str | None] = [None]
-        for use in reversed(self.uses()):
-            if use.kind == _USE:
-                taken.append(use.version)
-            else:
-                taken.pop()
-        return taken[:-1]
+        return _before(self.uses())
 
     def report(self, report: GatewayReport) -> None:
         """Say by what a gateway decides."""
@@ -246,7 +240,30 @@ class VersionBook:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
-    def _add(self, kind: str, version: str | None, reason: str) -> None:
+    def _add(self, connection: sa.Connection, kind: str, version: str | None, reason: str) -> None:
         row = {"time": self._clock(), "kind": kind, "version": version, "reason": reason}
-        with self._engine.begin() as connection:
-            connection.execute(sa.insert(policy_uses).values(row))
+        connection.execute(sa.insert(policy_uses).values(row))
+
+
+def _uses(connection: sa.Connection) -> list[Use]:
+    query = sa.select(policy_uses).order_by(policy_uses.c.number.desc())
+    return [Use(**row) for row in connection.execute(query).mappings()]
+
+
+def _wanted(connection: sa.Connection) -> Wanted:
+    query = sa.select(policy_uses.c.number, policy_uses.c.version).order_by(
+        policy_uses.c.number.desc()
+    )
+    row = connection.execute(query.limit(1)).first()
+    return Wanted(row[0], row[1]) if row is not None else Wanted(0, None)
+
+
+def _before(uses: Sequence[Use]) -> list[str | None]:
+    """What decided before the present version, of all uses, newest first; the latest last."""
+    taken: list[str | None] = [None]
+    for use in reversed(uses):
+        if use.kind == _USE:
+            taken.append(use.version)
+        elif len(taken) > 1:
+            taken.pop()
+    return taken[:-1]
