@@ -200,6 +200,9 @@ def test_a_guard_that_cannot_be_used_is_a_clear_error(world, guard_file, tmp_pat
         gateway(path=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="'nowhere', which is no target"):
         gateway(path=str(guard_file), unsafe="target:nowhere")
+    # Mistyped, it would let every unsafe request pass.
+    with pytest.raises(ConfigError, match=r"'unsave', which the guard .* domains are .*unsafe"):
+        gateway(path=str(guard_file), unsafe_domains=["unsafe", "unsave"])
 
 
 def test_the_command_line_fits_a_guard_and_tries_it(tmp_path):

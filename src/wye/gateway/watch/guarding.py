@@ -132,6 +132,15 @@ class RequestGuard:
                     f"[guard] {name} sends to {wanted!r}, which is no target; targets are "
                     f"{', '.join(targets)}"
                 )
+        known = [str(domain) for domain in self._guarded.domains_]
+        # A guard may have no domain of unsafe requests; one that is named must be there.
+        if "unsafe_domains" in settings.model_fields_set and (
+            unknown := sorted(self._unsafe.difference(known))
+        ):
+            raise ConfigError(
+                f"[guard] unsafe_domains names {', '.join(map(repr, unknown))}, which the guard "
+                f"{settings.path} does not know; its domains are {', '.join(known)}"
+            )
         classifier = self._guarded.router
         if (
             shared is not None
