@@ -278,21 +278,21 @@ def main() -> None:
         print(f"\nwye / bare pass-through: {rates['wye'] / rates['bare_proxy']:.2f} (target 0.40)")
         if given.litellm:
             print(f"wye / LiteLLM: {rates['wye'] / rates['litellm']:.1f} (target 20)")
-        _latency(gateway, bare, stub, folder, rates["wye"] / 2, given)
+        _latency([stub, bare, gateway], folder, rates["wye"] / 2, given)
+        if given.litellm:
+            _latency([stub, *servers], folder, rates["litellm"] / 2, given)
         _streams(gateway, bare, stub, given)
         if given.memory_requests:
             _memory(gateway, folder, given.memory_requests)
 
 
-def _latency(
-    gateway: Server, bare: Server, stub: Server, folder: Path, rate: float, given: Any
-) -> None:
-    """What the gateway adds at half of its saturation."""
+def _latency(servers: list[Server], folder: Path, rate: float, given: Any) -> None:
+    """What each server adds to the stub's time, the first of them, at a rate of all together."""
     connections = 64
     pause = 1e3 * connections / rate
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(given.rounds):
-        for server in (stub, bare, gateway):
+        for server in servers:
             run = load(
                 server, folder, connections=connections, seconds=given.seconds, pause_ms=pause
             )
@@ -300,11 +300,11 @@ def _latency(
     print(f"\nat {statistics.median(r['rate'] for r in found['wye']):.0f} requests/s:")
     for which, target in (("p50", 1.0), ("p99", 5.0)):
         ms = {n: 1e3 * statistics.median(r[which] for r in runs) for n, runs in found.items()}
-        added = ms["wye"] - ms["stub_upstream"]
+        stub, *others = (f"{name} {value:.2f}" for name, value in ms.items())
+        added = ms["wye"] - ms[servers[0].name]
         print(
-            f"{which}: stub {ms['stub_upstream']:.2f}, bare {ms['bare_proxy']:.2f},"
-            f" wye {ms['wye']:.2f} ms; wye adds {added:.2f} ms"
-            f" (target {target:g}, ratio {added / target:.2f})"
+            f"{which}: {stub}, {', '.join(others)} ms; wye adds {added:.2f} ms"
+            f" (target at half of saturation {target:g}, ratio {added / target:.2f})"
         )
 
 

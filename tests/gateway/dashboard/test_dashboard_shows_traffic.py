@@ -226,6 +226,20 @@ def test_the_address_of_a_decision_opens_it(busy, look) -> None:
     page.get_by_role("dialog").get_by_role("heading", name="Why").wait_for()
 
 
+def test_who_closes_a_decision_and_goes_elsewhere_at_once_gets_there(busy, look) -> None:
+    latest = httpx.get(f"{busy.url}/api/decisions?limit=1").json()["data"][0]
+    page = look(busy, f"/#/decisions/{latest['id']}")
+    page.get_by_role("dialog").get_by_role("heading", name="Why").wait_for()
+    # The browser may tell of the closing before it tells of the new address.
+    page.evaluate(
+        "const panel = document.getElementById('detail'); location.hash = '#/keys';"
+        " panel.close(); panel.dispatchEvent(new Event('close'))"
+    )
+    page.get_by_role("button", name="Make a key").wait_for()
+    page.wait_for_timeout(100)
+    assert page.url.endswith("#/keys")
+
+
 def test_an_unknown_decision_says_so(busy, look) -> None:
     look.tolerate("404")
     page = look(busy, "/#/decisions/no-such-id")

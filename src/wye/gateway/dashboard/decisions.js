@@ -5,7 +5,7 @@ import { decisionTable } from "./decision_rows.js";
 import { startDetail } from "./detail.js";
 import { byId, el, setText, show, whenChanged } from "./dom.js";
 import * as format from "./format.js";
-import { address } from "./router.js";
+import { address, here } from "./router.js";
 
 const PAGE = 25;
 const FILTERS = [
@@ -70,8 +70,10 @@ function readForm() {
 export function decisionsPage(place) {
   const showRows = decisionTable();
   const showChoices = whenChanged(fillAll);
-  const detail = startDetail(() => {
-    location.hash = address("decisions", null, wanted);
+  const detail = startDetail((closed) => {
+    // Who has gone elsewhere by now stays there.
+    const { name, rest } = here();
+    if (name === "decisions" && rest === closed) location.hash = address("decisions", null, wanted);
   });
   let wanted = wantedOf(place.query);
   let known = [];

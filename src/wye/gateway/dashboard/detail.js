@@ -124,7 +124,7 @@ function body(decision, names) {
 }
 
 /**
- * The panel: `follow(id)` opens it, or closes it for null; `left()` is called when the reader
+ * The panel: `follow(id)` opens it, or closes it for null; `left(id)` is called when the reader
  * closes it (Escape, the button, a click beside it).
  */
 export function startDetail(left) {
@@ -157,8 +157,9 @@ export function startDetail(left) {
   });
   on(panel, "close", () => {
     if (shown === null) return;
+    const closed = shown;
     shown = null;
-    left();
+    left(closed);
   });
 
   return {
