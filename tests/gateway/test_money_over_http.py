@@ -72,6 +72,13 @@ def test_without_a_key_in_the_store_nothing_changes_and_with_one_a_key_is_needed
     assert mine.served.http.get("/api/summary").status_code == 200
 
 
+def test_a_stores_first_key_is_held_to_its_limits_from_its_first_request_on(purse):
+    one = purse(config={"money": {"key_seconds": 1000}}, budget_day=1e-9)
+    assert one.served.ask().status_code == 200
+    assert one.ask().status_code == 429
+    assert one.served.ask().status_code == 401
+
+
 def test_keys_can_be_required_before_there_is_one(serve, world):
     served = serve(targets=[world.target("ok")], server={"keys": True})
     assert served.ask().status_code == 401

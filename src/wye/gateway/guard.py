@@ -92,7 +92,7 @@ class Guard:
         if not path.startswith("/v1/"):
             return _unknown("the access key is missing or wrong") if self._key else None
         try:
-            required = await self._ring.required()
+            required = await self._ring.required(given)
             if not required and not self._key:
                 return None
             if not given:

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 
 from wye.gateway.dialects import STORE_ERRORS, details
-from wye.gateway.money.keys import Key, KeyBook, digest_of
+from wye.gateway.money.keys import MARK, Key, KeyBook, digest_of
 
 logger = logging.getLogger("wye.gateway")
 _MOST_REMEMBERED = 10_000
@@ -40,9 +40,15 @@ class KeyRing:
         self._reading: dict[str, asyncio.Task[Key | None]] = {}
         self._in_trouble = False
 
-    async def required(self) -> bool:
-        """Whether requests need a key: as configured, or since the store has had one."""
-        if not self._required and time.monotonic() - self._checked >= self._fresh:
+    async def required(self, given: bytes = b"") -> bool:
+        """Whether requests need a key: as configured, or since the store has had one.
+
+        Args:
+            given: the key of a request. One that may be of the store's first has the store asked at
+                once, so that its limits hold, and its spend is its own, from its first request on.
+        """
+        old = time.monotonic() - self._checked >= self._fresh
+        if not self._required and (old or given.startswith(MARK.encode())):
             self._checked = time.monotonic()
             try:
                 self._required = await asyncio.to_thread(self.book.any)

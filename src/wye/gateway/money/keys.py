@@ -26,7 +26,7 @@ from wye.gateway.money.nano import MOST_USD, at_most, dollars
 from wye.gateway.records import new_id
 from wye.gateway.schema import accounts, keys
 
-_MARK = "wye_"
+MARK = "wye_"
 _SHOWN = 12
 _MONEY = ("budget_day", "budget_month", "budget_total", "per_request", "per_session")
 _RATES = ("requests_per_minute", "tokens_per_minute")
@@ -139,7 +139,7 @@ class KeyBook:
             KeysError: the name is taken or unusable.
         """
         name = _clean(name)
-        secret = _MARK + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        secret = MARK + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         limits = limits or Limits()
         key = Key(new_id(), name, secret[:_SHOWN], self._clock(), None, limits)
         row = {
