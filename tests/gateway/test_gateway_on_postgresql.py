@@ -88,6 +88,30 @@ def test_the_command_line_takes_the_address_wherever_it_takes_a_file(served, url
     assert refused.exit_code != 0
 
 
+def test_while_the_server_is_away_every_page_says_so_and_answers_go_on(served, postgresql, caplog):
+    decision = served.ask().headers["x-wye-decision"]
+    pages = ["/api/summary", "/api/targets", "/api/decisions", "/api/experiments", "/v1/decisions"]
+    pages += [f"/v1/decisions/{decision}", f"/api/decisions/{decision}/replay?policy=curious"]
+    judged = {"decision": decision, "quality": 1.0}
+    postgresql.stop()
+    try:
+        assert served.ask().status_code == 200
+        told = [served.http.get(page) for page in pages]
+        told.append(served.http.post("/v1/feedback", json=judged))
+        for answer in told:
+            assert answer.status_code == 503, answer.text
+            assert answer.headers["retry-after"] == "5"
+            said = answer.json()["error"]
+            assert said["code"] == "store_unavailable"
+            # Addresses are for the log, which is told once and not by every page.
+            assert "socket" not in said["message"]
+        assert not any(record.exc_info for record in caplog.records)
+    finally:
+        postgresql.start()
+    assert served.http.post("/v1/feedback", json=judged).status_code == 200
+    assert all(served.http.get(page).status_code == 200 for page in pages)
+
+
 def test_a_store_that_is_not_there_is_told_as_each_reader_tells_its_errors():
     nowhere = "postgresql://wye@127.0.0.1:9/wye"
     with pytest.raises(DataError, match="check that the server runs"):

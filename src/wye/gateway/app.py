@@ -8,6 +8,7 @@ Routes: `chat.py`, `decision_routes.py`, `dashboard_routes.py`, `dashboard_files
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from wye.gateway import (
 )
 from wye.gateway.config import Config
 from wye.gateway.dashboard_files import dashboard_file
+from wye.gateway.dialects import STORE_ERRORS, details, is_stores_fault, reason
 from wye.gateway.door import Door
 from wye.gateway.errors import ApiError
 from wye.gateway.gateway import Gateway, build
@@ -43,6 +45,7 @@ from wye.gateway.traffic_sums import TrafficSums
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
 
+logger = logging.getLogger("wye.gateway")
 _ANSWERS = {surface.path: chat.Answers(surface) for surface in SURFACES.values()}
 ROUTES = (
     *(Route(path, answers, methods=["POST"]) for path, answers in _ANSWERS.items()),
@@ -123,6 +126,7 @@ def create_app(
         exception_handlers={
             ApiError: _api_error,
             HTTPException: _http_error,
+            **dict.fromkeys(STORE_ERRORS, _store_error),
             Exception: _defect,
         },
         lifespan=lifespan,
@@ -185,6 +189,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
     body = surface_at(request.url.path).error(ApiError(error.status_code, message))
     return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def _store_error(request: Request, error: Exception) -> Response:
+    """What is only in the store cannot be told while that cannot be used."""
+    if not is_stores_fault(error):
+        raise error
+    logger.debug("%s %s: %s", request.method, request.url.path, details(error))
+    refused = ApiError(
+        503,
+        f"the store cannot be used: {reason(error)}",
+        type="server_error",
+        code="store_unavailable",
+        headers={"retry-after": "5"},
+    )
+    return chat.refused(request, refused)
 
 
 async def _defect(request: Request, _error: Exception) -> Response:
