@@ -288,7 +288,8 @@ def main() -> None:
 
 def _latency(servers: list[Server], folder: Path, rate: float, given: Any) -> None:
     """What each server adds to the stub's time, the first of them, at a rate of all together."""
-    connections = 64
+    # Servers close connections that are idle for seconds.
+    connections = max(4, min(64, int(rate / 4)))
     pause = 1e3 * connections / rate
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(given.rounds):
