@@ -204,12 +204,17 @@ def lock_in_order(
     connection.execute(rows).all()
 
 
+_ROWS_AT_ONCE = 32
+
+
 def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Executable:
     """An INSERT that leaves alone a row which is there already, as after a commit in doubt."""
     if connection.dialect.name == "sqlite":
-        # What returns something goes to the library in one piece; row by row, its thread would
-        # hand Python's lock to and fro with the one that serves.
-        return sa.insert(table).returning(*table.primary_key.columns)
+        # What returns something goes to the library many rows at a time; row by row, its thread
+        # would hand Python's lock to and fro with the one that serves. Each number of rows makes a
+        # statement that is kept, so few numbers are made.
+        insert = sa.insert(table).returning(*table.primary_key.columns)
+        return insert.execution_options(insertmanyvalues_page_size=_ROWS_AT_ONCE)
     return postgresql.insert(table).on_conflict_do_nothing()
 
 

@@ -13,6 +13,8 @@ from wye.gateway.config import Config, ConfigError
 from wye.gateway.gateway import build
 from wye.gateway.money.keys import KeyBook, Limits
 from wye.gateway.openai_api import parse_chat
+from wye.gateway.watch.guarding import RequestGuard, Verdict
+from wye.gateway.watch.settings import GuardTable
 from wye.gateway.watch.vectors import SharedEmbedder, sharing
 from wye.query.base import QueryRouter
 
@@ -79,6 +81,29 @@ def test_what_is_unsafe_and_what_is_foreign_go_where_each_should(serve, world, g
     text = served.http.get("/metrics").text
     assert 'wye_guarded_requests_total{action="target",verdict="out_of_domain"} 1.0' in text
     assert 'wye_guarded_requests_total{action="note",verdict="unsafe"} 1.0' in text
+
+
+def test_a_note_of_one_kind_lets_nothing_of_the_other_pass(guard_file):
+    both = [f"{UNSAFE} {'xq zv ' * n}in Leipzig um Mitternacht" for n in range(1, 30)]
+
+    def judged(**table) -> list[Verdict]:
+        guard = RequestGuard(GuardTable(path=guard_file, **table), ["ok"], None)
+        return [
+            guard.judge(
+                parse_chat({"model": "wye", "messages": [{"role": "user", "content": text}]})
+            )
+            for text in both
+        ]
+
+    refusing = judged()
+    foreign = [v for v in refusing if v.kind == "out_of_domain" and v.domain == "unsafe"]
+    assert foreign, "none of the texts is both"
+    for before, after in zip(refusing, judged(out_of_domain="note"), strict=True):
+        if before in foreign:
+            assert (after.kind, after.action) == ("unsafe", "refuse")
+            assert after.rules == before.rules
+        elif before.kind == "out_of_domain":
+            assert after.action == "note"
 
 
 def test_a_client_that_names_its_target_is_guarded_too(serve, world, guard_file):

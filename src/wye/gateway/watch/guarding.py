@@ -162,7 +162,11 @@ class RequestGuard:
             for guard in self._thresholds
         }
         domain = self._guarded.domains_[int(np.argmax(reading.logits[0]))]
-        kind = OUT_OF_DOMAIN if rules else UNSAFE if domain in self._unsafe else IN_DOMAIN
+        foreign, unsafe = bool(rules), domain in self._unsafe
+        if foreign and unsafe and self._settings.out_of_domain == "note":
+            # A note alone must not let pass what looks unsafe.
+            foreign = False
+        kind = OUT_OF_DOMAIN if foreign else UNSAFE if unsafe else IN_DOMAIN
         if kind == IN_DOMAIN:
             return Verdict(kind, "pass", None, domain, rules, scores)
         action, _, target = str(getattr(self._settings, kind)).partition(":")

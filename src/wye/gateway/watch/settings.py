@@ -20,8 +20,9 @@ class GuardTable(_Table):
 
     `path` is a file that `wye guard fit` wrote. An action is "refuse" (403 `refused_by_guard`),
     "answer" (the text `answer`, from no target), "target:NAME", or "note", which only marks the
-    decision. A request is unsafe where the guard puts it into one of `unsafe_domains`, and out of
-    domain where it puts it into none.
+    decision. A request is out of domain where a rule of the guard rejects it, and else unsafe where
+    the guard puts it into one of `unsafe_domains`. One that is both is unsafe where requests out of
+    domain are only noted.
     """
 
     path: Path
