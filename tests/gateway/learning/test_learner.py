@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from wye.gateway.config import Config, ConfigError, Router
 from wye.gateway.learning.learner import LEARNERS, Learner
@@ -181,6 +182,34 @@ def test_a_judgement_that_comes_while_others_are_read_is_read_next(store):
     assert sum(learner.judged.values()) == 1
     feed.teach([learner])
     assert sum(learner.judged.values()) == 2
+
+
+def test_a_store_that_fails_while_judgements_are_read_loses_none(store):
+    service = RouterService(config("linucb"), None)
+    learner = learner_of(service)
+    for i in range(6):
+        chat, routed = ask(service, CODE.format(i))
+        answered(store, service, chat, routed)
+        judged(store, routed, 1.0)
+    assert store.flush()
+
+    class FailingFeed(LearnerFeed):
+        left = 3
+
+        def _new(self, *given):
+            for found in super()._new(*given):
+                if not self.left:
+                    self.left = 100
+                    raise sa.exc.OperationalError("SELECT", {}, Exception("disk I/O error"))
+                self.left -= 1
+                yield found
+
+    feed = FailingFeed(store.engine)
+    with pytest.raises(sa.exc.OperationalError):
+        feed.teach([learner])
+    assert sum(learner.judged.values()) == 0
+    feed.teach([learner])
+    assert sum(learner.judged.values()) == 6
 
 
 def test_an_answer_teaches_about_the_target_that_gave_it_also_after_a_fallback(store):

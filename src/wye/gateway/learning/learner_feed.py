@@ -90,11 +90,11 @@ class LearnerFeed:
         [mark] = self._marks(high)
         if mark == progress.mark and not progress.waiting:
             return 0
+        # Read to the end before anything is learned of it: the store may fail on the way.
+        new = list(self._new(learner, progress))
         lessons: dict[str, list[_Lesson]] = defaultdict(list)
         first = not progress.taught
-        count = 0
-        for number, decision, lesson in self._new(learner, progress):
-            count += 1
+        for number, decision, lesson in new:
             before = progress.taught.get(decision)
             if before is not None and before[0] > number:
                 continue
@@ -122,7 +122,7 @@ class LearnerFeed:
             progress.mark = -1
         while len(progress.taught) > _REMEMBERED:
             progress.taught.popitem(last=False)
-        return count
+        return len(new)
 
     def _marks(self, *highs: int) -> list[int]:
         """How many rows there are near or above each of `highs`, at one moment."""
@@ -134,7 +134,10 @@ class LearnerFeed:
             return [int(count) for count in connection.execute(sa.select(*counts)).one()]
 
     def _new(self, learner: Learner, progress: _Progress) -> Iterable[tuple[int, str, _Lesson]]:
-        """Number, decision and lesson of every judgement that was not read yet, in order."""
+        """Number, decision and lesson of every judgement that was not read yet, in order.
+
+        They count as read once all are.
+        """
         after = sa.or_(
             feedback.c.number > progress.high - _OVERLAP,
             feedback.c.number.in_(sorted(progress.waiting)[:_OVERLAP]),
@@ -157,23 +160,24 @@ class LearnerFeed:
             .where(contexts.c.reader == learner.reader.name, after)
             .order_by(feedback.c.number)
         )
+        high, seen, waiting = progress.high, set(progress.seen), set(progress.waiting)
         with self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
                 number = row["number"]
-                if number in progress.seen and number not in progress.waiting:
+                if number in seen and number not in waiting:
                     continue
-                progress.seen.add(number)
-                progress.high = max(progress.high, number)
-                progress.waiting.discard(number)
+                seen.add(number)
+                high = max(high, number)
+                waiting.discard(number)
                 if row["outcome"] is None:
                     if row["time"] > time.time() - _PATIENCE:
-                        progress.waiting.add(number)
+                        waiting.add(number)
                     continue
                 lesson = _lesson(learner, row)
                 if lesson is not None:
                     yield number, row["decision_id"], lesson
-        low = progress.high - _OVERLAP
-        progress.seen = {number for number in progress.seen if number > low}
+        progress.high, progress.waiting = high, waiting
+        progress.seen = {number for number in seen if number > high - _OVERLAP}
 
 
 def _lesson(learner: Learner, row: sa.RowMapping) -> _Lesson | None:
