@@ -226,6 +226,16 @@ def test_a_target_without_a_price_is_not_for_a_key_with_a_budget(purse, world):
     assert Purse(mine.served, "free").ask().status_code == 200
 
 
+@pytest.mark.parametrize("tier", ["priority", "of tomorrow", 5, ["flex"]])
+def test_no_budget_holds_for_a_tier_that_may_be_dearer(purse, tier):
+    one = purse(budget_day=1.0)
+    refused = one.ask(service_tier=tier)
+    assert refused.status_code == 429
+    assert "whose price is not known" in error_of(refused)["message"]
+    assert one.ask(service_tier="flex").status_code == 200
+    assert one.ask(service_tier=None).status_code == 200
+
+
 def test_pictures_need_a_context_for_a_key_with_a_budget(purse, world):
     targets = [world.target("ok", tags=["vision"])]
     mine = purse(targets=targets, budget_day=1.0, config={"server": {"keys": True}})

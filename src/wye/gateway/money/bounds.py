@@ -27,6 +27,8 @@ _NOT_TEXT = {
 _ELSEWHERE = (
     "conversation", "mcp_servers", "previous_response_id", "prompt", "web_search_options",
 )  # fmt: skip
+# Ways to be served (`service_tier`) at the list price or below it; "auto" is as the account has it.
+_TIERS = {"auto", "default", "standard", "standard_only", "flex", "batch"}
 # Tools that the client runs and describes whole; others are run or known by the provider.
 _CLIENT_TOOLS = ("function", "custom")
 
@@ -42,6 +44,7 @@ class Bounds:
         output: tokens of output of all choices, None where the client sets no limit.
         choices: how many answers are asked for.
         predicted: tokens of a predicted output, which may be billed beside the answer.
+        tier: a way to be served that may cost more than the list price; None without one.
     """
 
     input: int
@@ -49,6 +52,7 @@ class Bounds:
     output: int | None
     choices: int
     predicted: int
+    tier: str | None = None
 
 
 def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
@@ -68,6 +72,7 @@ def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
         output=None if max_output is None else max_output * choices,
         choices=choices,
         predicted=_size(body.get("prediction"))[0],
+        tier=_dearer(body.get("service_tier")),
     )
 
 
@@ -77,6 +82,11 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
         return (
             "its price is not known, so no budget can hold for it; set price_in_per_mtok and "
             "price_out_per_mtok in wye.toml"
+        )
+    if bounds.tier is not None:
+        return (
+            f"the request asks for the service_tier {bounds.tier}, whose price is not known, so no "
+            "budget can hold for it; leave service_tier out"
         )
     taken, context = bounds.input, target.context
     if not bounds.measured:
@@ -93,6 +103,11 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
         listed = target.listed.max_output if target.listed is not None else None
         given = (target.max_output or listed or context or default_output) * bounds.choices
     return target.prices.most(taken, given + bounds.predicted)
+
+
+def _dearer(tier: Any) -> str | None:
+    known = tier is None or (isinstance(tier, str) and tier in _TIERS)
+    return None if known else f"{tier!r:.40}"
 
 
 def _brings_more(body: Mapping[str, Any]) -> bool:
