@@ -236,7 +236,7 @@ def _keep_pauses_short() -> None:
     # The few texts of a moment are read sooner than threads that share them would wake up, and
     # those threads spin for a while afterwards.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # The same holds of the matrices of an estimate: it took three times the processor time.
+    # The same holds of the matrices of an estimate.
     threadpool_limits(limits=1)
     gc.collect()
     # What stands at the start stays; looking through it for garbage would stop every request.
