@@ -20,6 +20,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from wye.gateway.errors import ApiError, bad_request
+from wye.gateway.nesting import deeper_than
 from wye.gateway.providers.carried import Carried, UncarriedError
 from wye.query.ask import human_ask
 
@@ -152,7 +153,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         raise bad_request(
             f"the body has a number that cannot be used: more than {_DIGITS} digits"
         ) from None
-    if text.count("[") + text.count("{") > _LEVELS and _deeper(value, _LEVELS):
+    if text.count("[") + text.count("{") > _LEVELS and deeper_than(_LEVELS, value):
         raise _too_deep()
     if not isinstance(value, dict):
         raise bad_request(f"the body is a JSON {json_type(value)}; expected an object")
@@ -355,21 +356,6 @@ def finite(text: str) -> float:
 
 # Made once: `json.loads` would make one for every request.
 _JSON = json.JSONDecoder(parse_constant=no_constant, parse_float=finite, object_pairs_hook=_unique)
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether objects and lists are nested in more levels than these."""
-    layer = [value]
-    for _ in range(levels):
-        layer = [
-            inner
-            for item in layer
-            for inner in (item.values() if isinstance(item, dict) else item)
-            if isinstance(inner, dict | list)
-        ]
-        if not layer:
-            return False
-    return True
 
 
 def _too_deep() -> ApiError:

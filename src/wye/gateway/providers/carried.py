@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wye.gateway.nesting import deeper_than
+
 # The library calls itself for each level, and Python's stack is bounded.
 _LEVELS = 100
 
@@ -85,14 +87,5 @@ def check_depth(body: Mapping[str, Any]) -> None:
     Raises:
         UncarriedError: it is nested too deeply.
     """
-    level: list[Any] = [body]
-    for _ in range(_LEVELS):
-        level = [
-            inner
-            for value in level
-            for inner in (value.values() if isinstance(value, Mapping) else value)
-            if isinstance(inner, Mapping | list)
-        ]
-        if not level:
-            return
-    raise UncarriedError(f"objects nested more than {_LEVELS} levels deep")
+    if deeper_than(_LEVELS, body):
+        raise UncarriedError(f"objects nested more than {_LEVELS} levels deep")
