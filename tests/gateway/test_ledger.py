@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import math
 import subprocess
@@ -171,17 +172,25 @@ async def test_an_item_that_cannot_be_done_fails_alone_for_who_asked_it(engine):
     group.close()
 
 
-async def test_an_item_that_cannot_be_written_is_given_up_and_stops_nobody_else(engine, caplog):
-    group = GroupCommit(engine)
-    done = []
+class Scribe:
+    """Writes down what it is given: nothing "bad", and not `unwritable` while it is so."""
 
-    def write(_connection, items):
+    def __init__(self, unwritable: str | None = None) -> None:
+        self.unwritable = unwritable
+        self.done: list[str] = []
+
+    def write(self, _connection, items):
         if "bad" in items:
             raise OverflowError("too large for the store")
-        done.extend(items)
+        if self.unwritable in items:
+            raise sa.exc.OperationalError("UPDATE", None, Exception("the disk is gone"))
+        self.done.extend(items)
         return list(items)
 
-    told = Handler(write)
+
+@contextlib.asynccontextmanager
+async def held_up(group):
+    """All that comes meanwhile waits, and so goes into one transaction."""
     started, go_on = threading.Event(), threading.Event()
 
     def wait(_connection, _items):
@@ -189,58 +198,44 @@ async def test_an_item_that_cannot_be_written_is_given_up_and_stops_nobody_else(
         go_on.wait(10)
         return [None]
 
-    # All that follows waits for this one, and so goes into one transaction.
     first = asyncio.create_task(group.ask(Handler(wait), None))
     await asyncio.to_thread(started.wait, 10)
-    for item in ("one", "bad", "two"):
-        group.tell(told, item)
-    asked = [asyncio.create_task(group.ask(Handler(write), x)) for x in ("three", "bad", "four")]
-    await asyncio.sleep(0)
+    yield
     go_on.set()
-    found = await asyncio.gather(*asked, return_exceptions=True)
     await first
+
+
+async def test_an_item_that_cannot_be_written_is_given_up_and_stops_nobody_else(engine, caplog):
+    group, scribe = GroupCommit(engine), Scribe()
+    told, wanted = Handler(scribe.write), Handler(scribe.write)
+    async with held_up(group):
+        for item in ("one", "bad", "two"):
+            group.tell(told, item)
+        asked = [asyncio.create_task(group.ask(wanted, item)) for item in ("three", "bad", "four")]
+        await asyncio.sleep(0)
+    found = await asyncio.gather(*asked, return_exceptions=True)
     assert (found[0], found[2]) == ("three", "four")
     assert isinstance(found[1], OverflowError)
-    assert done == ["one", "two", "three", "four"]
+    assert scribe.done == ["one", "two", "three", "four"]
     assert (group.error, group.waiting) == (None, 0)
     assert "cannot take ['bad'], which is lost" in caplog.text
     group.close()
 
 
 async def test_a_store_that_goes_away_in_between_loses_nothing_and_does_nothing_twice(engine):
-    group = GroupCommit(engine)
-    done, down = [], [True]
-
-    def write(_connection, items):
-        if "bad" in items:
-            raise OverflowError("too large for the store")
-        if "two" in items and down[0]:
-            raise sa.exc.OperationalError("UPDATE", None, Exception("the disk is gone"))
-        done.extend(items)
-        return list(items)
-
-    told = Handler(write)
-    started, go_on = threading.Event(), threading.Event()
-
-    def wait(_connection, _items):
-        started.set()
-        go_on.wait(10)
-        return [None]
-
-    first = asyncio.create_task(group.ask(Handler(wait), None))
-    await asyncio.to_thread(started.wait, 10)
-    for item in ("bad", "one", "two", "three"):
-        group.tell(told, item)
-    go_on.set()
-    await first
+    group, scribe = GroupCommit(engine), Scribe(unwritable="two")
+    told = Handler(scribe.write)
+    async with held_up(group):
+        for item in ("bad", "one", "two", "three"):
+            group.tell(told, item)
     while group.error is None:
         await asyncio.sleep(0.01)
-    assert done == ["one"]
-    down[0] = False
+    assert scribe.done == ["one"]
+    scribe.unwritable = None
     while group.waiting:
         await asyncio.sleep(0.01)
-    assert await group.ask(Handler(write), "four") == "four"
-    assert done == ["one", "two", "three", "four"]
+    assert await group.ask(Handler(scribe.write), "four") == "four"
+    assert scribe.done == ["one", "two", "three", "four"]
     group.close()
 
 

@@ -1,9 +1,13 @@
-"""A Ray cluster of two workers on this machine."""
+"""A Ray cluster of two workers on this machine, and an upstream beside it."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +29,22 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    """The port of an upstream that answers as the gateway's own tests have it."""
+    script = Path(__file__).parents[1] / "gateway" / "outside_world.py"
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -37,21 +36,6 @@ base_url = "http://127.0.0.1:{port}/v1"
 BODY = {"model": "wye", "messages": [{"role": "user", "content": "6 x 7?"}]}
 
 
-@pytest.fixture
-def upstream():
-    script = Path(__file__).parents[1] / "gateway" / "outside_world.py"
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    yield int(process.stdout.readline())
-    process.kill()
-    process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def told(process: subprocess.Popen, words: str, seconds: float) -> str:
     """The line with these words, once the process has said it."""
     deadline, said = time.monotonic() + seconds, ""
@@ -64,9 +48,9 @@ def told(process: subprocess.Popen, words: str, seconds: float) -> str:
     raise AssertionError(f"it did not say {words!r}: {said}")
 
 
-def test_it_serves_and_leaves_nothing_unwritten_when_it_is_stopped(tmp_path, upstream):
+def test_it_serves_and_leaves_nothing_unwritten_when_it_is_stopped(tmp_path, upstream, free_port):
     pytest.importorskip("ray", reason="Ray is not installed")
-    config, port = tmp_path / "wye.toml", free_port()
+    config, port = tmp_path / "wye.toml", free_port
     config.write_text(CONFIG.format(folder=tmp_path, port=upstream))
     command = ["serve", "--ray", "--replicas", "1", "--config", config, "--port", str(port)]
     environment = {**os.environ, "RAY_worker_niceness": "0"}

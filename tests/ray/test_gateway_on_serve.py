@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -42,28 +39,18 @@ price_out_per_mtok = 2.0
 """
 
 
-@pytest.fixture
-def upstream():
-    script = Path(__file__).parents[1] / "gateway" / "outside_world.py"
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    yield int(process.stdout.readline())
-    process.kill()
-    process.communicate()
-
-
-def test_replicas_spend_one_budget_together_and_leave_nothing_behind(cluster, postgresql, upstream):
+def test_replicas_spend_one_budget_together_and_leave_nothing_behind(
+    cluster, postgresql, upstream, free_port
+):
     from ray import serve
 
     url = postgresql.url(postgresql.database())
     engine = connect(url)
     key, secret = KeyBook(engine).add("shared", Limits(budget_total=0.003))
     config = parse_config(CONFIG.format(store=f'url = "{url}"', port=upstream))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.start(http_options={"host": "127.0.0.1", "port": free_port})
     serve.run(application(config, replicas=2, cpus=0.4), name="wye", route_prefix="/")
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{free_port}"
     headers = {"authorization": f"Bearer {secret}"}
 
     async def spend() -> list[int]:
