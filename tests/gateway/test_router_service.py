@@ -257,6 +257,22 @@ def test_a_budget_is_never_overspent_by_requests_in_parallel(serve, world):
     assert policy.reserved_ == 0
 
 
+def test_money_is_held_for_the_answers_in_flight_and_for_no_other(serve, world):
+    values = budgeted(world, total=0.65, worst_case=1.0)
+    values["targets"][0]["model"] = "hang-midway"
+    values["targets"][1]["context"] = 1000
+    served = serve(**values)
+    policy = served.gateway.service.policies["capped"]
+    long = [{"role": "user", "content": "six times seven " * 1000}]
+    body = {"model": "wye/capped", "messages": long, "stream": True}
+    with served.http.stream("POST", "/v1/chat/completions", json=body) as waiting:
+        assert waiting.headers["x-wye-target"] == "cheap"
+        held = policy.reserved_
+        assert 0 < held < 0.01
+        assert served.ask("wye/capped").headers["x-wye-target"] == "dear"
+        assert policy.reserved_ == pytest.approx(held)
+
+
 def test_a_budget_that_is_spent_stays_spent_after_a_restart(serve, world):
     first = serve(**budgeted(world, total=1.0))
     first.ask("wye/capped")

@@ -22,10 +22,11 @@ from wye.testing.policy import example_estimate
     shortage=st.sampled_from(["degrade", "abstain"]),
     epsilon=st.sampled_from([0.0, 0.3]),
     router_cost=st.sampled_from([0.0, 1e-5]),
+    told=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
 def test_a_budget_is_never_overspent_while_answers_keep_their_bound(
-    seed, share, horizon, worst_case, shortage, epsilon, router_cost
+    seed, share, horizon, worst_case, shortage, epsilon, router_cost, told
 ):
     """Answers settle late and in any order, at up to `worst_case` times their estimates."""
     rng = np.random.default_rng(seed)
@@ -49,16 +50,38 @@ def test_a_budget_is_never_overspent_while_answers_keep_their_bound(
     )
     waiting = []
     for i in range(40):
-        target = targets_of(policy.choose(query_of(estimate, i), generator=rng))[0]
+        choice = policy.choose(query_of(estimate, i), generator=rng)
+        target = targets_of(choice)[0]
         if target >= 0:
-            waiting.append(estimate.cost[i, target] * rng.uniform(0.0, worst_case))
+            cost = estimate.cost[i, target] * rng.uniform(0.0, worst_case)
+            waiting.append((cost, choice.reserved[0] if told else None))
         while waiting and rng.random() < 0.5:
-            policy.settle(waiting.pop(int(rng.integers(len(waiting)))))
-        assert policy.spent_ + sum(waiting) <= total * (1 + 1e-9)
-    for cost in waiting:
-        policy.settle(cost)
+            cost, reserved = waiting.pop(int(rng.integers(len(waiting))))
+            policy.settle(cost, reserved=reserved)
+        assert policy.spent_ + sum(cost for cost, _ in waiting) <= total * (1 + 1e-9)
+        if told:
+            assert policy.reserved_ == pytest.approx(sum(held for _, held in waiting), abs=1e-12)
+    for cost, reserved in waiting:
+        policy.settle(cost, reserved=reserved)
     assert policy.spent_ <= total * (1 + 1e-9)
     assert policy.reserved_ == 0.0
+
+
+@pytest.mark.parametrize("horizon", [None, 10])
+def test_money_is_held_for_the_choices_that_are_out_and_for_no_other(horizon):
+    estimate = example_estimate(1)
+    policy = Budget(total=1.0, worst_case=1.0, horizon=horizon)
+    dear = np.array([[False, False, True, False]])
+    cheap = np.array([[True, False, False, False]])
+    [first] = policy.choose(estimate, allowed=dear).reserved
+    [second] = policy.choose(estimate, allowed=cheap).reserved
+    assert policy.reserved_ == first + second
+    policy.settle(0.0, reserved=first)
+    assert policy.reserved_ == pytest.approx(second)
+    with pytest.raises(PolicyError, match="no reserve of"):
+        policy.settle(0.0, reserved=first)
+    policy.settle(0.0, reserved=second)
+    assert (policy.spent_, policy.reserved_) == (0.0, 0.0)
 
 
 def test_an_answer_beyond_its_bound_exceeds_the_total_by_no_more_than_its_excess():

@@ -214,7 +214,7 @@ class Dispatcher:
         if exchange.hedge_cost:
             cost = (cost or 0.0) + exchange.hedge_cost
         if exchange.reserved:
-            self._service.settle(exchange.routed, cost or 0.0)
+            exchange.routed.settle(cost or 0.0)
         exchange.grant.settle(usage, cost, estimated=estimated)
         ended = time.monotonic()
         outcome = OutcomeRecord(
@@ -288,11 +288,11 @@ class Dispatcher:
                 exchange.answered = True
                 return answer
             if exchange.reserved:
-                self._service.settle(exchange.routed, 0.0)
+                exchange.routed.settle(0.0)
             exchange.reserved = False
             exchange.target = await exchange.grant.again(
                 partial(self._service.again, exchange.routed),
-                partial(self._service.settle, exchange.routed, 0.0),
+                partial(exchange.routed.settle, 0.0),
                 excluded,
             )
             exchange.reserved = exchange.target is not None

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,13 @@ DIRECT = "direct"
 GUARD = "guard"
 
 
+@dataclass
+class Held:
+    """What a policy holds for a request's present choice, in USD; None where it tells nothing."""
+
+    usd: float | None = None
+
+
 @dataclass(frozen=True)
 class Routed:
     """A decision in progress.
@@ -43,12 +50,23 @@ class Routed:
         target: where the request goes; None when the policy found nothing to choose.
         expected: the estimate it rests on, for a second choice and for the baseline.
         policy: the policy that chose and must be settled with; None for a direct request.
+        held: what that policy set aside for the choice, or for the latest one after it.
     """
 
     record: DecisionRecord
     target: str | None
     expected: Expected
     policy: Policy | None
+    held: Held = field(default_factory=Held)
+
+    def settle(self, cost: float) -> None:
+        """Tell the policy what its latest choice for this request really cost, in USD."""
+        if self.policy is None:
+            return
+        if self.held.usd is None:
+            self.policy.settle(cost)
+        else:
+            self.policy.settle(cost, reserved=self.held.usd)
 
 
 class RouterService:
@@ -153,7 +171,9 @@ class RouterService:
             excluded=excluded,
             seconds=time.perf_counter() - started,
         )
-        return Routed(record, target, expected, policy if target is not None else None)
+        if target is None:
+            return Routed(record, None, expected, None)
+        return Routed(record, target, expected, policy, Held(_reserved(choice)))
 
     def direct(
         self, chat: ChatRequest, expected: Expected, target: str, refused: str | None = None
@@ -222,12 +242,10 @@ class RouterService:
         expected = replace(routed.expected, estimate=estimate)
         choice, _ = self._deciding(expected).choose(routed.policy, expected, excluded)
         column = _column(choice)
-        return expected.estimate.models[column] if column >= 0 else None
-
-    def settle(self, routed: Routed, cost: float) -> None:
-        """Tell the policy what its last choice for this request really cost, in USD."""
-        if routed.policy is not None:
-            routed.policy.settle(cost)
+        if column < 0:
+            return None
+        routed.held.usd = _reserved(choice)
+        return expected.estimate.models[column]
 
     def baseline(self) -> str:
         """The target that 'all to the best model' means: configured, or of best mean estimate."""
@@ -303,6 +321,13 @@ def _column(choice: Choice | None) -> int:
     if choice is None or len(choice.plan.target) == 0:
         return -1
     return int(choice.plan.target[0])
+
+
+def _reserved(choice: Choice | None) -> float | None:
+    """USD that a policy holds for its choice for one query; None where it tells nothing."""
+    if choice is None or choice.reserved is None:
+        return None
+    return float(choice.reserved[0])
 
 
 def _trial(expected: Expected) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Choice:
         probabilities: `[Q, M]` probability with which the policy chooses each model; a row adds up
             to 1 less the probability of abstaining. None where the choice was certain, or where a
             policy that draws cannot tell.
+        reserved: `[Q]` USD that the policy holds for each choice until it is settled; None where it
+            keeps no account.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Choice:
     propensity: FloatArray
     reasons: Sequence[tuple[str, ...]]
     probabilities: FloatArray | None = None
+    reserved: FloatArray | None = None
 
 
 class Policy(ABC):
@@ -88,8 +91,13 @@ class Policy(ABC):
         choice = self.choose(estimate, allowed=allowed, generator=np.random.default_rng(0))
         return law_of(choice, self.describe())
 
-    def settle(self, cost: float) -> None:  # noqa: B027
-        """Tell the policy what a chosen answer really cost (USD). Stateless policies ignore it."""
+    def settle(self, cost: float, *, reserved: float | None = None) -> None:  # noqa: B027
+        """Tell the policy what a chosen answer really cost (USD). Stateless policies ignore it.
+
+        Args:
+            cost: USD; 0 where nothing came of the choice.
+            reserved: `Choice.reserved` of that choice, where it is told.
+        """
 
     def describe(self) -> str:
         """Name and parameters, as in `utility(cost_weight=50.0)`."""

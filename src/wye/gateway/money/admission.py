@@ -156,9 +156,9 @@ class KeyedGrant(Grant):
             except LedgerError as error:
                 raise _unavailable(error) from error
             finally:
-                if not kept and routed.policy is not None:
+                if not kept:
                     # The policy learns that this choice cost nothing.
-                    routed.policy.settle(0.0)
+                    routed.settle(0.0)
             if kept:
                 return routed
 

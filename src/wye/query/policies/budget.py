@@ -10,8 +10,8 @@ Shape letters: Q queries, M models.
 
 from __future__ import annotations
 
-import heapq
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -40,7 +40,8 @@ class Budget(Policy):
     """Best quality under a hard total in USD, over a stream of queries or over one batch.
 
     Every choice reserves `worst_case` times its expected cost until `settle` says what it really
-    cost; a model is feasible only where its reserve fits into what is neither spent nor reserved.
+    cost (`Choice.reserved`); a model is feasible only where its reserve fits into what is neither
+    spent nor reserved.
     So as long as no answer costs more than `worst_case` times its estimate, the total is never
     overspent, whatever the order of settling. An answer beyond that bound can exceed the total by
     no more than its own excess. The router's own cost is spent as it is incurred, and that of the
@@ -118,6 +119,7 @@ class Budget(Policy):
         self.spent_ = self.spent
         self.answered_ = 0
         self._seen = 0
+        # Negated and in order, so that the smallest reserve is the last.
         self._reserves: list[float] = []
         self._reserved = 0.0
         self._pace: DualPrice | None = None
@@ -162,22 +164,23 @@ class Budget(Policy):
             self._pace = self._new_pace(self.horizon)
         return self
 
-    def settle(self, cost: float) -> None:
-        """Count `cost` USD as spent and release one reserve, the smallest that is out.
+    def settle(self, cost: float, *, reserved: float | None = None) -> None:
+        """Count `cost` USD as spent and release the reserve of that choice.
 
-        Which answer it was does not matter: releasing the smallest keeps at least what the others
-        need. A request that failed settles with 0.
+        A request that failed settles with 0. Without `reserved` it is unknown whose answer it was;
+        then the smallest reserve that is out is released, which keeps at least what the others
+        need. Where several are out that may hold money for nobody until all are settled.
 
         Raises:
-            PolicyError: cost is negative or not finite.
+            PolicyError: cost is negative or not finite, or no such reserve is out.
         """
         if not (math.isfinite(cost) and cost >= 0):
             raise PolicyError(f"budget: settled cost is {cost!r}, expected finite USD >= 0")
+        if reserved is not None:
+            self._release(reserved)
+        elif self._reserves:
+            self._release(-self._reserves[-1])
         self.spent_ += cost
-        if self._reserves:
-            released = heapq.heappop(self._reserves)
-            # The running sum drifts by roundings, and must end at nothing.
-            self._reserved = self._reserved - released if self._reserves else 0.0
 
     def choose(
         self,
@@ -215,8 +218,10 @@ class Budget(Policy):
                 leave_out=bool(least > left),
             )
             target[possible[np.asarray(plan.source)]] = np.asarray(plan.target)
-        for i in np.flatnonzero(target >= 0):
-            self._reserve(float(worst[i, target[i]]))
+        [answered] = np.nonzero(target >= 0)
+        reserved = np.zeros(len(estimate))
+        reserved[answered] = worst[answered, target[answered]]
+        self._reserve(reserved[answered].tolist())
         self._seen += len(estimate)
         self.answered_ += int((target >= 0).sum())
 
@@ -235,7 +240,7 @@ class Budget(Policy):
                 f"{usd(float(worst[i, chosen]))} is reserved for it",
             )
 
-        return write_choice(estimate, score, target, reason)
+        return write_choice(estimate, score, target, reason, reserved=reserved)
 
     def _choose_stream(
         self, estimate: Estimate, mask: BoolArray, generator: np.random.Generator | None
@@ -244,7 +249,7 @@ class Budget(Policy):
         n_queries = len(estimate)
         score = np.full(mask.shape, -np.inf)
         target = np.full(n_queries, -1, dtype=np.intp)
-        propensity = np.ones(n_queries)
+        propensity, reserved = np.ones(n_queries), np.zeros(n_queries)
         account = np.zeros((n_queries, 2))
         rng = np.random.default_rng() if generator is None and self.epsilon else generator
         for i in range(n_queries):
@@ -261,13 +266,14 @@ class Budget(Policy):
             target[i] = best_target(score[i : i + 1], estimate.cost[i : i + 1])[0]
             if self.epsilon and rng is not None and target[i] >= 0:
                 target[i], propensity[i] = self._explore(fits, int(target[i]), rng)
-            self._commit(estimate, i, int(target[i]))
+            reserved[i] = self._commit(estimate, i, int(target[i]))
         return write_choice(
             estimate,
             score,
             target,
             self._stream_reason(estimate, mask, target, account),
             propensity,
+            reserved=reserved,
         )
 
     def _explore(self, fits: BoolArray, greedy: int, rng: np.random.Generator) -> tuple[int, float]:
@@ -276,14 +282,16 @@ class Budget(Policy):
         chosen = int(rng.choice(options)) if rng.random() < self.epsilon else greedy
         return chosen, (1.0 - self.epsilon + share) if chosen == greedy else share
 
-    def _commit(self, estimate: Estimate, i: int, chosen: int) -> None:
+    def _commit(self, estimate: Estimate, i: int, chosen: int) -> float:
+        """Book a choice; what is reserved for it."""
         cost = float(estimate.cost[i, chosen]) if chosen >= 0 else 0.0
+        worst = self.worst_case * cost
         if chosen >= 0:
-            self._reserve(self.worst_case * cost)
+            self._reserve([worst])
             self.answered_ += 1
         self._seen += 1
         if self._pace is None or self.horizon is None:
-            return
+            return worst
         steps_left = max(self.horizon - self._seen, 1)
         expected_left = (
             self.total
@@ -293,10 +301,23 @@ class Budget(Policy):
         )
         least = _LEAST_PACE * self.total / self.horizon
         self._pace.update(cost, budget=max(expected_left / steps_left, least))
+        return worst
 
-    def _reserve(self, worst: float) -> None:
-        heapq.heappush(self._reserves, worst)
-        self._reserved += worst
+    def _reserve(self, worst: list[float]) -> None:
+        self._reserves.extend(-one for one in worst)
+        self._reserves.sort()
+        self._reserved += math.fsum(worst)
+
+    def _release(self, reserved: float) -> None:
+        place = bisect_left(self._reserves, -reserved)
+        if place == len(self._reserves) or self._reserves[place] != -reserved:
+            raise PolicyError(
+                f"budget: no reserve of {reserved!r} USD is out; settle each choice once, with its "
+                "own `Choice.reserved`, or without"
+            )
+        del self._reserves[place]
+        # The running sum drifts by roundings, and must end at nothing.
+        self._reserved = self._reserved - reserved if self._reserves else 0.0
 
     def _left_for_answers(self, router_cost: float) -> float:
         to_come = 0 if self.horizon is None else max(self.horizon - self._seen - 1, 0)

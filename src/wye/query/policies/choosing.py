@@ -108,6 +108,7 @@ def write_choice(
     reason: Callable[[int], Reason],
     propensity: FloatArray | None = None,
     probabilities: FloatArray | None = None,
+    reserved: FloatArray | None = None,
 ) -> Choice:
     """The `Choice` that sends query i to column `target[i]`, or nowhere where that is -1."""
     from wye.core import Plan
@@ -126,6 +127,7 @@ def write_choice(
         propensity=np.ones(n_queries) if propensity is None else propensity,
         reasons=Reasons(n_queries, reason),
         probabilities=probabilities,
+        reserved=reserved,
     )
 
 
