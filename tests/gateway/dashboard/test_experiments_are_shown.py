@@ -24,7 +24,8 @@ class Lab:
         targets = [{"name": name, "base_url": "http://x"} for name in ("small", "large")]
         config = Config.model_validate({"targets": targets, "policies": {"a": {"kind": "quality"}}})
         other = PolicySet(config, None, config.router.generator())
-        VersionBook(self.engine).record(other, note="a better one", origin="added")
+        self.versions = VersionBook(self.engine)
+        self.versions.record(other, note="a better one", origin="added")
         self.version = other.version
 
 
@@ -137,6 +138,78 @@ def test_an_experiment_is_started_and_stopped_by_keyboard_alone(lab, look, schem
     assert card.get_by_role("button", name="Stop").count() == 0
 
 
+def promote(page, name: str) -> None:
+    """Press Promote of an experiment, and say yes, by keyboard."""
+    card = page.get_by_role("region", name=f"Experiment {name}", exact=True)
+    card.get_by_role("button", name="Promote").focus()
+    page.keyboard.press("Enter")
+    question = page.get_by_role("dialog", name=f"Promote {name}?")
+    question.wait_for()
+    assert focus(page) == "Cancel"
+    page.keyboard.press("Tab")
+    assert focus(page) == "Promote"
+    page.keyboard.press("Enter")
+
+
+def test_an_experiment_is_promoted_by_keyboard_alone_and_rolled_back(lab, look) -> None:
+    lab.book.start("try it", "canary", lab.version, None)
+    page = look(lab.server, "/#/experiments")
+    card = page.get_by_role("region", name="Experiment try it", exact=True)
+    card.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Tab")
+    assert focus(page) == "Promote"
+    page.keyboard.press("Enter")
+    question = page.get_by_role("dialog", name="Promote try it?")
+    question.get_by_text(f"candidate {lab.version} decides every request").wait_for()
+    page.keyboard.press("Escape")
+    question.wait_for(state="hidden")
+    assert lab.book.running() != [], "Escape changes nothing"
+    assert lab.versions.wanted().version is None
+    promote(page, "try it")
+    question.wait_for(state="hidden")
+    card.get_by_text("promoted", exact=True).wait_for()
+    page.get_by_text(f"Version {lab.version} decides").wait_for()
+    assert lab.versions.uses()[0].reason == "from the dashboard"
+    assert lab.versions.wanted().version == lab.version
+    assert card.get_by_role("button").count() == 0
+    page.get_by_role("button", name="Roll back").click()
+    back = page.get_by_role("dialog", name="Roll back?")
+    back.get_by_role("button", name="Roll back").click()
+    back.wait_for(state="hidden")
+    assert lab.versions.wanted().version is None
+
+
+def test_what_ended_can_be_promoted_unless_it_was_worse_or_decides(lab, look) -> None:
+    for state in ("stopped", "better", "worse", "harmful"):
+        begun = lab.book.start(f"it is {state}", "ab", lab.version, None)
+        lab.book.end(begun.id, state, "so it is", None)
+    page = look(lab.server, "/#/experiments")
+    page.get_by_role("region", name="Experiment it is harmful", exact=True).wait_for()
+    offered = page.get_by_role("region").filter(has=page.get_by_role("button", name="Promote"))
+    names = offered.get_by_role("heading").all_inner_texts()
+    assert sorted(names) == ["it is better", "it is stopped"]
+    promote(page, "it is better")
+    page.get_by_text(f"Version {lab.version} decides").wait_for()
+    page.get_by_role("button", name="Promote").first.wait_for(state="detached")
+    assert page.get_by_role("button", name="Promote").count() == 0
+    assert lab.versions.wanted().version == lab.version
+
+
+def test_a_promotion_that_is_refused_says_why(lab, look) -> None:
+    look.tolerate("400")
+    lab.book.start("look", "shadow", lab.version, None)
+    found = httpx.get(f"{lab.server.url}/api/experiments").json()
+    lab.versions.use(lab.version, "by somebody else")
+    page = look(lab.server)
+    page.route("**/api/experiments", lambda route: route.fulfill(json=found))
+    page.goto(f"{lab.server.url}/#/experiments")
+    page.get_by_role("region", name="Experiment look", exact=True).wait_for()
+    promote(page, "look")
+    page.get_by_role("alert").filter(has_text=f"{lab.version} decides already").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Promote look?").wait_for(state="hidden")
+
+
 def test_a_refused_experiment_says_why_and_keeps_the_form(lab, look) -> None:
     look.tolerate("400")
     lab.book.start("taken", "shadow", lab.version, None)
@@ -168,5 +241,5 @@ def test_where_the_gateway_is_open_to_everybody_nothing_can_be_pressed(lab, look
     page.goto(f"{lab.server.url}/#/experiments")
     page.get_by_text("this gateway is open to its network").wait_for()
     page.get_by_role("region", name="Experiment look", exact=True).wait_for()
-    for name in ("Start an experiment", "Stop", "Roll back"):
+    for name in ("Start an experiment", "Stop", "Promote", "Roll back"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0

@@ -90,8 +90,10 @@ export const revokeKey = (id) => change("POST", `api/keys/${part(id)}/revoke`, {
 export const acknowledge = (id) => change("POST", `api/alarms/${part(id)}/ack`, {});
 
 export const startExperiment = (body) => change("POST", "api/experiments", body);
-export const stopExperiment = (id) =>
-  change("POST", `api/experiments/${part(id)}/stop`, { note: "from the dashboard" });
+const endExperiment = (id, order) =>
+  change("POST", `api/experiments/${part(id)}/stop`, { note: "from the dashboard", ...order });
+export const stopExperiment = (id) => endExperiment(id, {});
+export const promoteExperiment = (id) => endExperiment(id, { promote: true });
 export const rollback = () => change("POST", "api/rollback", {});
 
 /** A decision with its outcome, which is written a moment after the last piece of the answer. */

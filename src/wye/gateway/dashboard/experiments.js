@@ -8,6 +8,8 @@ import * as format from "./format.js";
 
 const KINDS = { shadow: "shadow: decides, does not act", canary: "canary by share", ab: "A/B" };
 const ARMS = [["control", "Control"], ["candidate", "Candidate"]];
+/** States whose candidate may be promoted here: none that was found worse than what decides. */
+const PROMOTABLE = new Set(["running", "stopped", "better"]);
 const METRICS = {
   reward: [(v) => format.decimal(v), "reward"],
   cost: [(v) => format.money(v), "cost"],
@@ -53,15 +55,39 @@ function askStop(experiment) {
   });
 }
 
-function stopButton(experiment) {
-  const stop = el("button", { type: "button", class: "small danger", "data-stop": true }, "Stop");
-  stop.addEventListener("click", () => askStop(experiment));
-  return el("div", { class: "buttons" }, stop);
+function askPromote(experiment) {
+  const ended = experiment.state === "running" ? "The experiment ends: its" : "Its";
+  confirm({
+    title: `Promote ${experiment.name}?`,
+    text: `${ended} candidate ${experiment.version} decides every request, at every gateway of ` +
+      "this store, within seconds. Roll back takes up again what decides at present.",
+    verb: "Promote",
+    act: () => api.promoteExperiment(experiment.id),
+  });
 }
 
-function draw(card, experiment, closed) {
+function actButton(name, ask, { danger = false } = {}) {
+  const kind = danger ? "small danger" : "small";
+  const button = el("button", { type: "button", class: kind, "data-act": name }, name);
+  button.addEventListener("click", ask);
+  return button;
+}
+
+/** What can be done with an experiment; nothing where its candidate decides or did harm. */
+function actions(experiment, present) {
+  const promotable = PROMOTABLE.has(experiment.state) && !present.has(experiment.version);
+  const buttons = [
+    experiment.state === "running"
+      ? actButton("Stop", () => askStop(experiment), { danger: true }) : null,
+    promotable ? actButton("Promote", () => askPromote(experiment)) : null,
+  ].filter(Boolean);
+  return buttons.length ? [el("div", { class: "buttons" }, buttons)] : [];
+}
+
+function draw(card, experiment, closed, present) {
   const shadow = experiment.shadow;
-  const held = card.contains(document.activeElement);
+  const focused = document.activeElement;
+  const held = card.contains(focused) ? focused.dataset.act : null;
   card.replaceChildren(
     el("header", {}, el("h2", {}, experiment.name),
       el("span", { class: "state", "data-state": experiment.state === "harmful" ? "open"
@@ -80,9 +106,9 @@ function draw(card, experiment, closed) {
       ...differences(experiment)),
     ...(experiment.kind === "shadow" ? [] : [armsTable(experiment)]),
     ...(experiment.reason ? [el("p", { class: "note" }, experiment.reason)] : []),
-    ...(experiment.state === "running" && !closed ? [stopButton(experiment)] : []),
+    ...(closed ? [] : actions(experiment, present)),
   );
-  if (held) card.querySelector("[data-stop]")?.focus();
+  if (held) (card.querySelector(`[data-act="${held}"]`) ?? card.querySelector("[data-act]"))?.focus();
 }
 
 function versionRow(version) {
@@ -139,6 +165,7 @@ export function experimentsPage() {
           .map((name) => el("th", { scope: "col" }, name))));
       byId("versions").replaceChildren(...versions.map(versionRow));
       const experiments = found.experiments ?? [];
+      const present = new Set(versions.filter((v) => v.state === "present").map((v) => v.id));
       show(byId("experiments-empty"), experiments.length === 0);
       setText(byId("experiments-empty"), "No experiment yet. A shadow decides beside the present " +
         "version and does not act; a canary acts on a share of the traffic; an A/B test stops when " +
@@ -146,10 +173,10 @@ export function experimentsPage() {
       reconcile(byId("experiments"), experiments, (e) => e.id,
         (e) => el("section", { class: "card", "aria-label": `Experiment ${e.name}` }),
         (card, experiment) => {
-          const text = JSON.stringify([experiment, found.closed]);
+          const text = JSON.stringify([experiment, found.closed, [...present]]);
           if (last.get(experiment.id) === text) return;
           last.set(experiment.id, text);
-          draw(card, experiment, found.closed);
+          draw(card, experiment, found.closed, present);
         });
     },
     close() {
