@@ -133,15 +133,25 @@ def test_retries_of_a_target_and_fallbacks_to_another_are_told_apart():
     }
 
 
-def test_the_dashboard_asks_only_for_what_a_gateway_exports(busy):
+def exported(served) -> dict[str, set[str]]:
+    """Metrics of a scrape by the name of their family, as each can be asked for in PromQL."""
+    text = served.http.get("/metrics").text
+    found = {}
+    for family in text_string_to_metric_families(text):
+        # The library's own: when each series began.
+        if family.name.endswith("_created"):
+            continue
+        # A counter with labels has no sample before it counts; its help line says that it is there.
+        ends = {"counter": "_total", "histogram": "_bucket"}
+        samples = {sample.name for sample in family.samples}
+        found[family.name] = samples | {family.name + ends.get(family.type, "")}
+    return found
+
+
+def test_the_dashboard_asks_for_all_that_a_gateway_exports_and_for_nothing_else(busy):
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    text = busy.http.get("/metrics").text
-    families = {f.name: f for f in text_string_to_metric_families(text)}
-    exported = {sample.name for f in families.values() for sample in f.samples}
-    # A counter with labels has no sample before it counts; its help line says that it is there.
-    exported |= {f"{f.name}_total" for f in families.values() if f.type == "counter"}
-    exported |= {f"{f.name}_bucket" for f in families.values() if f.type == "histogram"}
-    exported |= {f.name for f in families.values() if f.type == "gauge"}
+    families = exported(busy)
+    known = set().union(*families.values())
     declared = {
         f"{metric._name}{end}": set(metric._labelnames)
         for metric in busy.gateway.metrics.registry._collector_to_names
@@ -149,12 +159,21 @@ def test_the_dashboard_asks_only_for_what_a_gateway_exports(busy):
     }
     queries = [t["expr"] for p in board["panels"] for t in p.get("targets", ())]
     assert len(queries) > 30
+    shown: set[str] = set()
     for query in queries:
         names, labels = asked(query)
         assert names, query
-        assert names <= exported, query
+        assert names <= known, query
+        shown |= names
         for label in labels - {"le"}:
             assert all(label in declared[name] for name in names), (query, label)
+    assert [family for family, names in families.items() if not names & shown] == []
+
+
+def test_every_metric_is_documented(busy):
+    page = (DASHBOARD.parents[2] / "docs" / "gateway" / "watching.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(wye_\w+?)(?:_total)?(?:\{[\w,]+\})?`", page))
+    assert told == set(exported(busy))
 
 
 def test_the_dashboard_is_one_that_grafana_takes():
