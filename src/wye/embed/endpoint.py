@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -55,8 +56,23 @@ class EndpointEmbedder(Embedder):
         self.name = f"endpoint:{self.base_url}#{model}"
         self.spec = self.name if api_key_env is None else f"{self.name}#{api_key_env}"
         self._dim: int | None = None
-        self._endpoint = JsonEndpoint(
-            self.name, base_url, api_key_env, retries=retries, timeout=timeout, error=EmbedError
+        self._endpoint = self._connected()
+
+    def within(self, seconds: float) -> Self:
+        """The same for somebody who waits: a request is sent once, and given so many seconds."""
+        same = copy.copy(self)
+        same.retries, same.timeout = 0, seconds
+        same._endpoint = same._connected()
+        return same
+
+    def _connected(self) -> JsonEndpoint:
+        return JsonEndpoint(
+            self.name,
+            self.base_url,
+            self.api_key_env,
+            retries=self.retries,
+            timeout=self.timeout,
+            error=EmbedError,
         )
 
     @property

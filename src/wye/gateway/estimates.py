@@ -24,6 +24,7 @@ import numpy as np
 
 from wye.embed import EmbedError
 from wye.gateway.config import Target
+from wye.gateway.distant import Distant, embeds_remotely, in_haste
 from wye.gateway.money.prices import CONFIGURED
 from wye.gateway.money.usage import Usage
 from wye.gateway.openai_api import ChatRequest
@@ -86,8 +87,11 @@ class Expectations:
 
     def __init__(self, router: QueryRouter | None, targets: Sequence[Target]) -> None:
         self.columns = known_columns(router, targets)
-        self.remote = _embeds_remotely(router)
+        self.remote = bool(self.columns) and embeds_remotely(router)
+        self._distant = Distant() if self.remote else None
         self._router = router if self.columns else None
+        if self._router is not None and self.remote:
+            self._router = in_haste(self._router)
         self._targets = tuple(targets)
         self._names = tuple(t.name for t in targets)
         self._known = np.flatnonzero([name in self.columns for name in self._names])
@@ -104,10 +108,12 @@ class Expectations:
     async def of(self, chat: ChatRequest) -> Expected:
         """What to expect on one request, estimated together with those that come beside it.
 
-        A router that embeds over the network is asked in a thread, since it takes long.
+        A router that embeds over the network is asked in a thread, since it takes long; where it
+        takes too long, or fails, priors speak.
         """
-        if self.remote:
-            return (await asyncio.to_thread(self.now, [chat]))[0]
+        if self._distant is not None:
+            found = await self._distant.ask(lambda: self._expect(self._router, [chat]))
+            return (found or self._expect(None, [chat]))[0]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Expected] = loop.create_future()
         self._waiting.append((chat, future))
@@ -215,12 +221,6 @@ def _one_token(target: Target, usage: Usage) -> float:
 def _output_of(chat: ChatRequest) -> int:
     """As many output tokens as a usual answer has."""
     return min(chat.max_output or _PRIOR_OUTPUT_TOKENS, _PRIOR_OUTPUT_TOKENS)
-
-
-def _embeds_remotely(router: QueryRouter | None) -> bool:
-    """Whether an estimate calls an embeddings endpoint."""
-    embedder = getattr(router, "embedder_", None) or getattr(router, "embedder", "")
-    return str(getattr(embedder, "name", embedder)).startswith("endpoint:")
 
 
 def _prior_quality(target: Target, quality: np.ndarray) -> tuple[float, str]:
