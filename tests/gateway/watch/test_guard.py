@@ -17,6 +17,7 @@ from wye.gateway.watch.guarding import RequestGuard, Verdict
 from wye.gateway.watch.settings import GuardTable
 from wye.gateway.watch.vectors import SharedEmbedder, sharing
 from wye.query.base import QueryRouter
+from wye.query.guarded_query_routing import GuardedRouter
 
 INSIDE = "What is the capital of Norway?"
 OUTSIDE = "Wo finde ich in Leipzig einen guten Zahnarzt für meine Großmutter?"
@@ -228,6 +229,14 @@ def test_a_guard_that_cannot_be_used_is_a_clear_error(world, guard_file, tmp_pat
     # Mistyped, it would let every unsafe request pass.
     with pytest.raises(ConfigError, match=r"'unsave', which the guard .* domains are .*unsafe"):
         gateway(path=str(guard_file), unsafe_domains=["unsafe", "unsave"])
+
+
+def test_a_guard_that_would_ask_the_network_about_each_request_is_refused(guard_file, tmp_path):
+    guarded = GuardedRouter.load(guard_file)
+    guarded.router.embedder = "endpoint:http://127.0.0.1:1/v1#m"
+    far = guarded.save(tmp_path / "far.safetensors")
+    with pytest.raises(ConfigError, match="needs an embedder of this machine"):
+        RequestGuard(GuardTable(path=far), ["ok"], None)
 
 
 def test_the_command_line_fits_a_guard_and_tries_it(tmp_path):

@@ -110,7 +110,8 @@ class RequestGuard:
         shared: the router's embedder; used by a guard that reads the same vectors.
 
     Raises:
-        ConfigError: the file is no guard, or an action or domain names what does not exist.
+        ConfigError: the file is no guard, or one that asks the network; or an action or domain
+            names what does not exist.
     """
 
     def __init__(
@@ -142,6 +143,13 @@ class RequestGuard:
                 f"{settings.path} does not know; its domains are {', '.join(known)}"
             )
         classifier = self._guarded.router
+        embedder = str(getattr(getattr(classifier, "embedder_", None), "name", ""))
+        if embedder.startswith("endpoint:"):
+            raise ConfigError(
+                f"[guard] path: the guard {settings.path} reads by {embedder!r}; it stands before "
+                "every request, so it needs an embedder of this machine: fit it again with "
+                "--embedder static or minilm"
+            )
         if (
             shared is not None
             and isinstance(classifier, VectorClassifier)
