@@ -108,12 +108,10 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         store: StorePlace = None,
     ) -> None:
         """Have a version decide at every gateway of the store."""
-        from wye.gateway.learning.conduct import refuse_while_compared
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
             book = VersionBook(engine)
-            refuse_while_compared(engine)
             chosen = None if version == _CONFIG else book.get(version).id
             book.use(chosen, note)
         say(f"{chosen or 'what wye.toml says'} decides from here on; back: wye rollback")
@@ -123,11 +121,9 @@ def register(app: typer.Typer, screen: Console, messages: Console) -> None:
         note: Note = "", config: ConfigFile = None, store: StorePlace = None
     ) -> None:
         """Have the version decide that decided before the present one."""
-        from wye.gateway.learning.conduct import refuse_while_compared
         from wye.gateway.learning.versions import VersionBook
 
         with opened(settings_of(config, store), store) as engine:
-            refuse_while_compared(engine)
             back = VersionBook(engine).rollback(note)
         say(f"{back or 'what wye.toml says'} decides again")
 

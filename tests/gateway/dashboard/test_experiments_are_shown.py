@@ -152,7 +152,7 @@ def promote(page, name: str) -> None:
 
 
 def test_an_experiment_is_promoted_by_keyboard_alone_and_rolled_back(lab, look) -> None:
-    lab.book.start("try it", "canary", lab.version, None)
+    lab.book.start("try it", "canary", lab.version)
     page = look(lab.server, "/#/experiments")
     card = page.get_by_role("region", name="Experiment try it", exact=True)
     card.get_by_role("button", name="Stop").focus()
@@ -181,7 +181,7 @@ def test_an_experiment_is_promoted_by_keyboard_alone_and_rolled_back(lab, look) 
 
 def test_what_ended_can_be_promoted_unless_it_was_worse_or_decides(lab, look) -> None:
     for state in ("stopped", "better", "worse", "harmful"):
-        begun = lab.book.start(f"it is {state}", "ab", lab.version, None)
+        begun = lab.book.start(f"it is {state}", "ab", lab.version)
         lab.book.end(begun.id, state, "so it is", None)
     page = look(lab.server, "/#/experiments")
     page.get_by_role("region", name="Experiment it is harmful", exact=True).wait_for()
@@ -197,7 +197,7 @@ def test_what_ended_can_be_promoted_unless_it_was_worse_or_decides(lab, look) ->
 
 def test_a_promotion_that_is_refused_says_why(lab, look) -> None:
     look.tolerate("400")
-    lab.book.start("look", "shadow", lab.version, None)
+    lab.book.start("look", "shadow", lab.version)
     found = httpx.get(f"{lab.server.url}/api/experiments").json()
     lab.versions.use(lab.version, "by somebody else")
     page = look(lab.server)
@@ -212,7 +212,7 @@ def test_a_promotion_that_is_refused_says_why(lab, look) -> None:
 
 def test_a_refused_experiment_says_why_and_keeps_the_form(lab, look) -> None:
     look.tolerate("400")
-    lab.book.start("taken", "shadow", lab.version, None)
+    lab.book.start("taken", "shadow", lab.version)
     page = look(lab.server, "/#/experiments")
     page.get_by_role("button", name="Start an experiment").click()
     dialog = page.get_by_role("dialog", name="Start an experiment")
@@ -232,7 +232,7 @@ def test_without_another_version_it_says_how_to_make_one(start_gateway, look) ->
 
 
 def test_where_the_gateway_is_open_to_everybody_nothing_can_be_pressed(lab, look) -> None:
-    lab.book.start("look", "shadow", lab.version, None)
+    lab.book.start("look", "shadow", lab.version)
     found = httpx.get(f"{lab.server.url}/api/experiments").json()
     assert found["closed"] is None
     found["closed"] = "this gateway is open to its network"

@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from wye.gateway.config import Config
+from wye.gateway.learning.conduct import start_experiment, stop_experiment
 from wye.gateway.learning.experiments import ExperimentBook, ExperimentError, Plan
+from wye.gateway.learning.tables import policy_versions
 from wye.gateway.learning.versions import VersionBook, VersionsError
 from wye.gateway.policy_set import PolicySet
 from wye.gateway.schema import connect
@@ -44,7 +47,7 @@ class Lab:
         self.told = lambda: self.served.http.get("/api/experiments").json()
 
     def start(self, name: str, kind: str, **values):
-        return self.experiments.start(name, kind, self.version, None, **values)
+        return self.experiments.start(name, kind, self.version, **values)
 
     def runs(self) -> bool:
         return len(self.served.gateway.service.trials.running) == len(self.experiments.running())
@@ -175,7 +178,7 @@ def test_of_experiments_that_begin_at_the_same_moment_one_acts(place):
     def begin(number: int) -> str:
         ready.wait()
         try:
-            return f"begun: {book.start(f'canary {number}', 'canary', 'v', None).name}"
+            return f"begun: {book.start(f'canary {number}', 'canary', 'v').name}"
         except ExperimentError as error:
             return str(error)
 
@@ -213,6 +216,42 @@ def test_of_steps_at_the_same_moment_each_sees_the_ones_before(place):
     book.use("c", "")
     assert book.rollback("") is None
     engine.dispose()
+
+
+def test_what_an_experiment_compares_with_decides_as_long_as_it_runs(place):
+    engines = [connect(place) for _ in range(3)]
+    names = [f"{number:012d}" for number in range(4)]
+    row = {"created": 0.0, "note": "", "origin": "added", "policies": {}, "default_policy": ""}
+    with engines[0].begin() as connection:
+        connection.execute(sa.insert(policy_versions), [{**row, "id": name} for name in names])
+    versions, experiments = VersionBook(engines[0]), ExperimentBook(engines[0])
+    ready = threading.Barrier(3)
+
+    def one(step) -> bool:
+        ready.wait(60)
+        try:
+            step()
+        except (ExperimentError, VersionsError):
+            return False
+        return True
+
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(40):
+            tried, used, promoted = [n for n in names if n != versions.wanted().version][:3]
+            shadow = start_experiment(engines[0], f"look {number}", "shadow", promoted)
+            steps = (
+                lambda n=number, v=tried: start_experiment(engines[0], f"bird {n}", "canary", v),
+                lambda v=used: VersionBook(engines[1]).use(v, ""),
+                lambda s=shadow: stop_experiment(engines[2], s, promote=True),
+            )
+            begun, _, _ = pool.map(one, steps)
+            assert begun, "whatever decides, it is another version than is tried"
+            for running in experiments.running():
+                if running.kind == "canary":
+                    assert running.control == versions.wanted().version
+                stop_experiment(engines[0], running)
+    for engine in engines:
+        engine.dispose()
 
 
 def test_uses_and_returns_form_a_history_that_leads_all_the_way_back(place):

@@ -225,7 +225,7 @@ def test_a_shadow_books_nothing_on_the_account_of_what_acts(serve, world, place,
     candidate = PolicySet(config, None, config.router.generator())
     VersionBook(engine).record(candidate, note="", origin="added")
     served = serve(**values)
-    ExperimentBook(engine).start("look", "shadow", candidate.version, None)
+    ExperimentBook(engine).start("look", "shadow", candidate.version)
     trials = served.gateway.service.trials
     eventually(lambda: len(trials.running) == 1)
     answers = [served.ask() for _ in range(5)]

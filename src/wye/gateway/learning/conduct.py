@@ -19,7 +19,9 @@ from wye.gateway.learning.experiments import (
     ExperimentBook,
     ExperimentError,
     Plan,
+    acting,
 )
+from wye.gateway.learning.steps import step, wanted
 from wye.gateway.learning.versions import CONFIGURED, VersionBook
 
 
@@ -60,10 +62,8 @@ def start_experiment(
         ExperimentError: it cannot be begun.
         VersionsError: there is no such version.
     """
-    versions = VersionBook(engine)
-    return ExperimentBook(engine).start(
-        name, kind, versions.get(version).id, versions.wanted().version, share=share, plan=plan
-    )
+    tried = VersionBook(engine).get(version).id
+    return ExperimentBook(engine).start(name, kind, tried, share=share, plan=plan)
 
 
 def stop_experiment(
@@ -77,17 +77,25 @@ def stop_experiment(
         reason: why, for those who read it later.
 
     Raises:
-        ExperimentError: it has ended already.
+        ExperimentError: it has ended already, or another one compares with what decides.
         VersionsError: the candidate decides already.
     """
     book = ExperimentBook(engine)
-    if found.state == RUNNING:
-        _end(engine, found, "promoted" if promote else "stopped", reason or "by command")
-    elif not promote:
-        raise ExperimentError(f"the experiment {found.name!r} has ended already, as {found.state}")
-    if promote:
-        VersionBook(engine).use(found.version, reason or f"promoted from {found.name!r}")
-    return book.by_id(found.id)
+    runs = found.state == RUNNING
+    # Before the step, which keeps others waiting.
+    result = _result(engine, found) if runs else None
+    with step(engine) as connection:
+        state, why = "promoted" if promote else "stopped", reason or "by command"
+        if runs:
+            runs = book.end_within(connection, found.id, state, why, result)
+        if promote:
+            VersionBook(engine).use_within(
+                connection, found.version, reason or f"promoted from {found.name!r}"
+            )
+    ended = book.by_id(found.id)
+    if not (runs or promote):
+        raise ExperimentError(f"the experiment {found.name!r} has ended already, as {ended.state}")
+    return ended
 
 
 def roll_back(engine: sa.Engine, reason: str) -> Undone:
@@ -96,36 +104,25 @@ def roll_back(engine: sa.Engine, reason: str) -> Undone:
     Raises:
         VersionsError: nothing decided before.
     """
-    versions = VersionBook(engine)
-    acting = _acting(engine)
-    for one in acting:
-        _end(engine, one, "stopped", reason or "rolled back")
-    if acting:
-        return Undone(tuple(acting), versions.wanted().version)
-    return Undone((), versions.rollback(reason))
+    book, versions = ExperimentBook(engine), VersionBook(engine)
+    while True:
+        compared = [one for one in book.running() if one.kind != "shadow"]
+        results = {one.id: _result(engine, one) for one in compared}
+        with step(engine) as connection:
+            if any(one.id not in results for one in acting(connection)):
+                # It began since, and is to be looked at too.
+                continue
+            if not compared:
+                return Undone((), versions.rollback_within(connection, reason))
+            for one in compared:
+                book.end_within(
+                    connection, one.id, "stopped", reason or "rolled back", results[one.id]
+                )
+            return Undone(tuple(compared), wanted(connection).version)
 
 
-def refuse_while_compared(engine: sa.Engine) -> None:
-    """Whether what decides may change.
-
-    Raises:
-        ExperimentError: an experiment compares with it.
-    """
-    for running in _acting(engine):
-        raise ExperimentError(
-            f"the experiment {running.name!r} compares with what decides at present; end it "
-            f"first: wye experiment stop {running.name!r}"
-        )
-
-
-def _acting(engine: sa.Engine) -> list[Experiment]:
-    return [one for one in ExperimentBook(engine).running() if one.kind != "shadow"]
-
-
-def _end(engine: sa.Engine, found: Experiment, state: str, reason: str) -> None:
-    result: Mapping[str, Any]
+def _result(engine: sa.Engine, found: Experiment) -> Mapping[str, Any]:
+    """What is known of an experiment at its end."""
     if found.kind == "shadow":
-        result = {"shadow": shadow_summary(engine, found)}
-    else:
-        result = analyse(engine, found).to_dict()
-    ExperimentBook(engine).end(found.id, state, reason, result)
+        return {"shadow": shadow_summary(engine, found)}
+    return analyse(engine, found).to_dict()

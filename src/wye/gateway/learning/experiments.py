@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from wye.errors import WyeError
-from wye.gateway.dialects import exclude_others
+from wye.gateway.learning.steps import step, wanted
 from wye.gateway.learning.tables import experiments
 from wye.gateway.records import new_id
 
@@ -120,12 +120,11 @@ class ExperimentBook:
         name: str,
         kind: str,
         version: str,
-        control: str | None,
         *,
         share: float | None = None,
         plan: Plan | None = None,
     ) -> Experiment:
-        """Begin an experiment at every gateway of the store.
+        """Begin an experiment at every gateway of the store, against what decides at that moment.
 
         Raises:
             ExperimentError: another one of that name or kind runs, or a value is impossible.
@@ -137,28 +136,27 @@ class ExperimentBook:
         if not 0.0 < _number("share", share) <= 1.0 or (kind != "shadow" and share == 1.0):
             limit = "at most 1" if kind == "shadow" else "below 1"
             raise ExperimentError(f"share is {share}; expected a number above 0 and {limit}")
-        if version == control:
-            raise ExperimentError(f"{version} decides already; try another version")
-        found = Experiment(
-            id=new_id(),
-            name=name,
-            kind=kind,
-            version=version,
-            control=control,
-            share=share,
-            plan=plan or Plan(),
-            state=RUNNING,
-            started=self._clock(),
-            ended=None,
-            reason=None,
-            result=None,
-        )
-        row = {**vars(found), "plan": asdict(found.plan)}
-        with self._engine.begin() as connection:
-            # Who begins one at the same moment, anywhere, sees this one or is seen by it.
-            exclude_others(connection)
-            for other in _running(connection):
+        with step(self._engine) as connection:
+            control = wanted(connection).version
+            if version == control:
+                raise ExperimentError(f"{version} decides already; try another version")
+            found = Experiment(
+                id=new_id(),
+                name=name,
+                kind=kind,
+                version=version,
+                control=control,
+                share=share,
+                plan=plan or Plan(),
+                state=RUNNING,
+                started=self._clock(),
+                ended=None,
+                reason=None,
+                result=None,
+            )
+            for other in running(connection):
                 _refuse_beside(other, found)
+            row = {**vars(found), "plan": asdict(found.plan)}
             connection.execute(sa.insert(experiments).values(row))
         return found
 
@@ -171,7 +169,7 @@ class ExperimentBook:
     def running(self) -> list[Experiment]:
         """Those that run, oldest first."""
         with self._engine.connect() as connection:
-            return _running(connection)
+            return running(connection)
 
     def get(self, name: str) -> Experiment:
         """The latest experiment of a name.
@@ -202,32 +200,62 @@ class ExperimentBook:
         self, experiment: str, state: str, reason: str, result: Mapping[str, Any] | None
     ) -> bool:
         """End one that runs; False where it had ended already, here or elsewhere."""
+        with self._engine.begin() as connection:
+            return self.end_within(connection, experiment, state, reason, result)
+
+    def end_within(
+        self,
+        connection: sa.Connection,
+        experiment: str,
+        state: str,
+        reason: str,
+        result: Mapping[str, Any] | None,
+    ) -> bool:
+        """The same, in a transaction that does more."""
         statement = (
             sa.update(experiments)
             .where(experiments.c.id == experiment, experiments.c.state == RUNNING)
             .values(state=state, reason=reason, result=result, ended=self._clock())
         )
-        with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
+        return connection.execute(statement).rowcount == 1
 
 
-def _running(connection: sa.Connection) -> list[Experiment]:
+def running(connection: sa.Connection) -> list[Experiment]:
+    """The experiments that run as a transaction sees it, oldest first."""
     query = sa.select(experiments).where(experiments.c.state == RUNNING).order_by(experiments.c.id)
     return [_read(row) for row in connection.execute(query).mappings()]
 
 
-def _refuse_beside(running: Experiment, wanted: Experiment) -> None:
+def acting(connection: sa.Connection) -> list[Experiment]:
+    """Those of them that compare with what decides."""
+    return [one for one in running(connection) if one.kind != "shadow"]
+
+
+def refuse_while_compared(connection: sa.Connection) -> None:
+    """Whether what decides may change.
+
+    Raises:
+        ExperimentError: an experiment compares with it.
+    """
+    for one in acting(connection):
+        raise ExperimentError(
+            f"the experiment {one.name!r} compares with what decides at present; end it first: "
+            f"wye experiment stop {one.name!r}"
+        )
+
+
+def _refuse_beside(other: Experiment, begun: Experiment) -> None:
     """Whether one may begin while another runs.
 
     Raises:
         ExperimentError: it may not.
     """
-    if running.name == wanted.name:
-        raise ExperimentError(f"the experiment {wanted.name!r} runs already")
-    if "shadow" not in (running.kind, wanted.kind):
+    if other.name == begun.name:
+        raise ExperimentError(f"the experiment {begun.name!r} runs already")
+    if "shadow" not in (other.kind, begun.kind):
         raise ExperimentError(
-            f"the experiment {running.name!r} ({running.kind}) runs; a request can be in one at a "
-            f"time: wye experiment stop {running.name!r}"
+            f"the experiment {other.name!r} ({other.kind}) runs; a request can be in one at a "
+            f"time: wye experiment stop {other.name!r}"
         )
 
 

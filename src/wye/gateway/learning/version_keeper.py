@@ -23,8 +23,9 @@ from wye.gateway.learning.analysis import analyse, shadow_summary
 from wye.gateway.learning.experiments import Experiment, ExperimentBook
 from wye.gateway.learning.learner import Learner
 from wye.gateway.learning.learner_feed import LearnerFeed
+from wye.gateway.learning.steps import Wanted
 from wye.gateway.learning.trials import Trial
-from wye.gateway.learning.versions import CONFIGURED, GatewayReport, VersionBook, Wanted
+from wye.gateway.learning.versions import CONFIGURED, GatewayReport, VersionBook
 from wye.gateway.policy_set import PolicySet
 from wye.gateway.records import AlarmRecord, new_id
 from wye.gateway.reports import spent_by_policy
@@ -171,7 +172,9 @@ class VersionKeeper:
         reread = asked != self._answered
         if reread:
             self._read_own()
-        wanted, running = self.book.wanted(), self.experiments.running()
+        # In this order: what an experiment that runs compares with is wanted while it runs.
+        running = self.experiments.running()
+        wanted = self.book.wanted()
         # The first look takes up what the store wants, also where nothing changed since the start.
         present = self._present(wanted) if reread or wanted != self._wanted else None
         trials = self._trials(running)

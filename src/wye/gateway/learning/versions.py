@@ -10,14 +10,15 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from wye.errors import WyeError
 from wye.gateway.config import Config
-from wye.gateway.dialects import exclude_others
 from wye.gateway.learning.artefact import packed, unpacked
+from wye.gateway.learning.experiments import refuse_while_compared
+from wye.gateway.learning.steps import Wanted, step, wanted
 from wye.gateway.learning.tables import policy_gateways, policy_uses, policy_versions
 from wye.gateway.policy_set import PolicySet
 from wye.query.base import QueryRouter
@@ -53,13 +54,6 @@ class Version:
     default_policy: str
     router: str | None
     size: int
-
-
-class Wanted(NamedTuple):
-    """What should decide: the number of the use, 0 for none, and the version, None: wye.toml's."""
-
-    number: int
-    version: str | None
 
 
 @dataclass(frozen=True)
@@ -177,33 +171,42 @@ class VersionBook:
     def wanted(self) -> Wanted:
         """What should decide."""
         with self._engine.connect() as connection:
-            return _wanted(connection)
+            return wanted(connection)
 
     def use(self, version: str | None, reason: str) -> None:
         """Have a version decide at every gateway of the store; None: what each one's wye.toml says.
 
         Raises:
             VersionsError: it decides already.
+            ExperimentError: an experiment compares with what decides.
         """
-        with self._engine.begin() as connection:
-            # Between the look and the step, nobody else may make one.
-            exclude_others(connection)
-            if version == _wanted(connection).version:
-                raise VersionsError(f"{version or CONFIGURED} decides already")
-            self._add(connection, _USE, version, reason)
+        with step(self._engine) as connection:
+            self.use_within(connection, version, reason)
+
+    def use_within(self, connection: sa.Connection, version: str | None, reason: str) -> None:
+        """The same, in a step that does more."""
+        refuse_while_compared(connection)
+        if version == wanted(connection).version:
+            raise VersionsError(f"{version or CONFIGURED} decides already")
+        self._add(connection, _USE, version, reason)
 
     def rollback(self, reason: str) -> str | None:
         """Have the version decide that decided before the present one, and say which.
 
         Raises:
             VersionsError: nothing decided before.
+            ExperimentError: an experiment compares with what decides.
         """
-        with self._engine.begin() as connection:
-            exclude_others(connection)
-            before = _before(_uses(connection))
-            if not before:
-                raise VersionsError("nothing decided before the present version")
-            self._add(connection, _BACK, before[-1], reason)
+        with step(self._engine) as connection:
+            return self.rollback_within(connection, reason)
+
+    def rollback_within(self, connection: sa.Connection, reason: str) -> str | None:
+        """The same, in a step that does more."""
+        refuse_while_compared(connection)
+        before = _before(_uses(connection))
+        if not before:
+            raise VersionsError("nothing decided before the present version")
+        self._add(connection, _BACK, before[-1], reason)
         return before[-1]
 
     def before(self) -> list[str | None]:
@@ -248,14 +251,6 @@ class VersionBook:
 def _uses(connection: sa.Connection) -> list[Use]:
     query = sa.select(policy_uses).order_by(policy_uses.c.number.desc())
     return [Use(**row) for row in connection.execute(query).mappings()]
-
-
-def _wanted(connection: sa.Connection) -> Wanted:
-    query = sa.select(policy_uses.c.number, policy_uses.c.version).order_by(
-        policy_uses.c.number.desc()
-    )
-    row = connection.execute(query.limit(1)).first()
-    return Wanted(row[0], row[1]) if row is not None else Wanted(0, None)
 
 
 def _before(uses: Sequence[Use]) -> list[str | None]:
