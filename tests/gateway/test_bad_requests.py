@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -234,3 +235,25 @@ def test_a_body_that_is_understood_is_not_changed_by_it(body):
     text = json.dumps(body)
     found = refusal_or(parse_json, text.encode())
     assert isinstance(found, ApiError) or json.dumps(found) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"messages": USER}),
+        ("/v1/messages", {"messages": USER, "max_tokens": 5}),
+        ("/v1/embeddings", {"input": "hi"}),
+    ],
+)
+def test_where_the_store_fails_an_answer_is_refused_as_any_page_is(
+    served, monkeypatch, path, fields
+):
+    async def admit(*_asked):
+        raise sa.exc.OperationalError("UPDATE accounts", None, OSError("disk I/O error"))
+
+    monkeypatch.setattr(served.gateway.admission, "admit", admit)
+    answer = served.http.post(path, json={"model": "ok", **fields})
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"] == "5"
+    assert "disk I/O error" in answer.json()["error"]["message"]
+    assert "UPDATE" not in answer.text

@@ -16,9 +16,11 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ExceptionHandler
 
 from wye.gateway import (
     admin_routes,
@@ -107,6 +109,12 @@ def create_app(
         finally:
             await gateway.close()
 
+    handlers: dict[Any, ExceptionHandler] = {
+        ApiError: _api_error,
+        HTTPException: _http_error,
+        **dict.fromkeys(STORE_ERRORS, _store_error),
+    }
+    answers = {path: ExceptionMiddleware(asked, handlers) for path, asked in _ANSWERS.items()}
     app = Starlette(
         routes=[
             *ROUTES,
@@ -121,14 +129,9 @@ def create_app(
             *gateway.onlookers.middleware,
             Middleware(Guard, server=config.server, ring=gateway.ring),
             Middleware(Door, places=gateway.places, server=config.server, metrics=gateway.metrics),
-            Middleware(chat.StraightToAnswers, answers=_ANSWERS),
+            Middleware(chat.StraightToAnswers, answers=answers),
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            HTTPException: _http_error,
-            **dict.fromkeys(STORE_ERRORS, _store_error),
-            Exception: _defect,
-        },
+        exception_handlers={**handlers, Exception: _defect},
         lifespan=lifespan,
     )
     app.state.gateway = gateway

@@ -44,11 +44,7 @@ class Answers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive, send)
-        try:
-            response = await answer(self._surface, request)
-        except ApiError as error:
-            response = refused(request, error)
+        response = await answer(self._surface, Request(scope, receive, send))
         await response(scope, receive, send)
 
 
@@ -56,16 +52,17 @@ class StraightToAnswers:
     """ASGI middleware: requests for an answer skip the router and what it wraps every route in.
 
     Args:
-        answers: by path; other requests, and those by another method, are the router's.
+        answers: by path, each with what turns its errors into responses; other requests, and those
+            by another method, are the router's.
     """
 
-    def __init__(self, app: ASGIApp, answers: Mapping[str, Answers]) -> None:
+    def __init__(self, app: ASGIApp, answers: Mapping[str, ASGIApp]) -> None:
         self._app = app
         self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on."""
-        app: ASGIApp = self._app
+        app = self._app
         if scope["type"] == "http" and scope["method"] == "POST":
             app = self._answers.get(scope["path"], app)
         await app(scope, receive, send)
