@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -204,6 +205,20 @@ def test_a_store_is_written_ahead_so_that_readers_do_not_wait(tmp_path):
             with each.connect() as connection:
                 assert connection.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
             each.dispose()
+
+
+def test_gateways_that_start_together_on_a_new_file_all_open_it(tmp_path):
+    """They meet seldom where they would be in each other's way, so it is tried often."""
+    for turn in range(50):
+        together = threading.Barrier(6)
+
+        def start(path=tmp_path / f"{turn}.db", together=together) -> None:
+            together.wait()
+            connect(path).dispose()
+
+        with ThreadPoolExecutor(6) as gateways:
+            for started in [gateways.submit(start) for _ in range(6)]:
+                started.result()
 
 
 def test_who_only_reads_makes_no_store_of_an_empty_file(tmp_path):

@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ PASSWORD_ENV = "WYE_STORE_PASSWORD"
 _LOCK = 0x777965
 _CONNECT_SECONDS = 3
 _PATIENCE_MS = 10_000
+_RETRY_SECONDS = 0.02
 # Classes of SQLSTATE that say something of the server, or of rights, and nothing of a record:
 # connection, invalid transaction state (read only), authorisation, resources, intervention, system.
 _SERVERS_FAULT = ("08", "25", "28", "42501", "42P01", "53", "57", "58", "XX")
@@ -157,9 +160,20 @@ def keep_log(engine: sa.Engine) -> None:
 
     Only for what is known to be a store: the file of another program is to stay as it is.
     """
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+    if engine.dialect.name != "sqlite":
+        return
+    deadline = time.monotonic() + _PATIENCE_MS / 1000
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+            return
+        except sa.exc.OperationalError as error:
+            # Of two that change a file at once SQLite lets none wait for the other.
+            busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 _formats = sa.Table("wye_format", sa.MetaData(), sa.Column("version", sa.Integer, primary_key=True))
