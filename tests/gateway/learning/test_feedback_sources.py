@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wye.gateway.config import Config, ConfigError
+from wye.gateway.config import Config, ConfigError, Target
 from wye.gateway.config_file import parse_config
 from wye.gateway.errors import ApiError
+from wye.gateway.learning.daily_spend import DailySpend, Held
 from wye.gateway.learning.judge import GRADES, grade, question
 from wye.gateway.learning.outcome_checks import CheckTable, check_of
-from wye.gateway.learning.tables import overheads
+from wye.gateway.learning.tables import overhead_days, overheads
+from wye.gateway.money.bounds import bounds_of, most_cost
+from wye.gateway.schema import connect
 
 JUDGED = {"share": 1.0}
 
@@ -70,34 +79,57 @@ def test_a_verdict_that_cannot_be_read_is_no_feedback_but_is_paid_for(serve, wor
     assert found["overheads"][0]["result"] == "unreadable"
 
 
+def most_of_a_verdict(target: dict, asked: str = "What is 6 x 7?") -> float:
+    """USD that judging one answer of the outside world can take."""
+    found = Target.model_validate(target)
+    body = question(asked, "The answer is forty-two.", found.upstream_model, 60)
+    most = most_cost(found, bounds_of(body, 60), 60)
+    assert isinstance(most, float)
+    return most
+
+
+def skipped(served) -> int:
+    found = re.search(
+        r'wye_verdicts_total\{result="skipped",source="judge"\} (\d+)',
+        served.http.get("/metrics").text,
+    )
+    return int(found[1]) if found else 0
+
+
 def test_a_judge_that_reports_no_usage_is_paid_for_and_stopped_all_the_same(
     serve, world, eventually
 ):
     world.script("silent", body={"choices": [{"index": 0, "message": {"content": "good, yes"}}]})
+    silent = world.target("silent", quality=0.1)
     served = serve(
-        targets=[world.target("ok", quality=0.9), world.target("silent", quality=0.1)],
+        targets=[world.target("ok", quality=0.9), silent],
         store={"batch_seconds": 0.02},
-        judge={"target": "silent", "share": 1.0, "usd_per_day": 1e-6},
+        judge={"target": "silent", "share": 1.0, "usd_per_day": most_of_a_verdict(silent)},
     )
     first = served.ask()
     eventually(lambda: served.decision(first)["overheads"])
     [spent] = served.decision(first)["overheads"]
-    assert spent["cost_usd"] > 1e-6
+    assert 0 < spent["cost_usd"] < most_of_a_verdict(silent)
     assert spent["input_tokens"] > 100
     served.ask()
-    text = 'wye_verdicts_total{result="skipped",source="judge"} 1.0'
-    eventually(lambda: text in served.http.get("/metrics").text)
+    eventually(lambda: skipped(served) == 1)
     assert len(world.seen("silent")) == 1
+
+
+def test_a_limit_that_no_verdict_fits_is_told_and_kept(serve, world, eventually, caplog):
+    served = gateway(serve, world, judge={"target": "referee", **JUDGED, "usd_per_day": 1e-6})
+    for _ in range(2):
+        served.ask()
+    eventually(lambda: skipped(served) == 2)
+    assert caplog.text.count("usd_per_day of [judge] is 1e-06") == 1
 
 
 def test_a_restart_gives_the_judge_no_second_days_money(serve, world, eventually, tmp_path):
     says = "good, of a restart"
+    referee = world.target("referee", model=f"say@{says}", quality=0.1)
     values = {
-        "targets": [
-            world.target("ok", quality=0.9),
-            world.target("referee", model=f"say@{says}", quality=0.1),
-        ],
-        "judge": {"target": "referee", "share": 1.0, "usd_per_day": 1e-6},
+        "targets": [world.target("ok", quality=0.9), referee],
+        "judge": {"target": "referee", **JUDGED, "usd_per_day": most_of_a_verdict(referee)},
     }
     place = {"path": str(tmp_path / "judged.db"), "batch_seconds": 0.02}
     first = serve(store=place, **values)
@@ -105,14 +137,90 @@ def test_a_restart_gives_the_judge_no_second_days_money(serve, world, eventually
     eventually(lambda: first.decision(answer)["overheads"])
     again = serve(store=place, **values)
     again.ask()
-    text = 'wye_verdicts_total{result="skipped",source="judge"} 1.0'
-    eventually(lambda: text in again.http.get("/metrics").text)
+    eventually(lambda: skipped(again) == 1)
     assert len(world.seen(f"say@{says}")) == 1
     with first.gateway.store.engine.begin() as connection:
+        connection.execute(sa.update(overhead_days).values(day=overhead_days.c.day - 1))
         connection.execute(sa.update(overheads).values(time=overheads.c.time - 86400))
     tomorrow = serve(store=place, **values)
     answer = tomorrow.ask()
     eventually(lambda: tomorrow.decision(answer)["overheads"])
+
+
+def test_gateways_of_one_store_hold_the_judges_day_together_and_use_it_up(
+    serve, world, eventually, place
+):
+    where = "path" if isinstance(place, Path) else "url"
+    judge = f"say@good, of two by their {where}"
+    referee = world.target("referee", model=judge, quality=0.1)
+    most, cost = most_of_a_verdict(referee), (11 + 2 * 6) / 1e6
+    limit = most + 10 * cost
+    two = [
+        serve(
+            store={where: str(place), "batch_seconds": 0.02},
+            targets=[world.target("ok", quality=0.9), referee],
+            judge={"target": "referee", **JUDGED, "at_once": 8, "usd_per_day": limit},
+        )
+        for _ in range(2)
+    ]
+
+    def spent() -> tuple[int, float]:
+        with two[0].gateway.store.engine.connect() as connection:
+            query = sa.select(sa.func.count(), sa.func.sum(overheads.c.cost_usd))
+            count, sum_ = connection.execute(query).one()
+        return count, sum_ or 0.0
+
+    def assessed() -> int:
+        return spent()[0] + sum(map(skipped, two))
+
+    # As many at once as each would have judged until it had spent all of it alone.
+    asked = 2 * math.ceil(limit / cost)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: two[number % 2].ask(), range(asked)))
+    eventually(lambda: assessed() == asked, 30)
+    assert 0 < spent()[1] <= limit
+    before = sum(map(skipped, two))
+    while sum(map(skipped, two)) == before:
+        two[asked % 2].ask()
+        asked += 1
+        eventually(lambda number=asked: assessed() == number)
+    assert limit - most < spent()[1] <= limit
+    assert len(world.seen(judge)) == spent()[0]
+
+
+def test_what_is_set_aside_never_passes_the_limit_and_is_given_back(place):
+    engines = [connect(place) for _ in range(2)]
+    day = [0.0]
+    spends = [DailySpend(engine, "judge", 100e-9, lambda: day[0]) for engine in engines]
+    ready = threading.Barrier(8)
+
+    def hold(number: int) -> Held | None:
+        ready.wait(60)
+        return spends[number % 2].hold(30e-9)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            held = [one for one in pool.map(hold, range(8)) if one is not None]
+            assert len(held) == 3
+            for one in held:
+                spends[0].settle(one, 5e-9)
+            # A new day, of which a gateway that keeps no sum has spent a part already.
+            day[0] += 86400.0
+            row = {"decision_id": "d", "kind": "judge", "target": "t", "result": "graded"}
+            with engines[0].begin() as connection:
+                connection.execute(
+                    sa.insert(overheads).values(**row, time=day[0] + 1.0, cost_usd=9e-9)
+                )
+    late = spends[0].hold(91e-9)
+    assert late is not None
+    assert spends[1].hold(1e-9) is None
+    day[0] += 86400.0
+    spends[1].settle(late, 90e-9)
+    day[0] -= 86400.0
+    assert spends[1].hold(2e-9) is None
+    assert spends[1].hold(1e-9) is not None
+    for engine in engines:
+        engine.dispose()
 
 
 def test_a_judge_that_fails_disturbs_nobody(serve, world, eventually):

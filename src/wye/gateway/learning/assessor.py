@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter
 
-from wye.gateway.dialects import STORE_ERRORS
+from wye.gateway.dialects import STORE_ERRORS, details
 from wye.gateway.lane import ClosedError, Lane
+from wye.gateway.learning.daily_spend import DailySpend, Held
 from wye.gateway.learning.judge import JudgeTable, grade, question
 from wye.gateway.learning.outcome_checks import Check
 from wye.gateway.learning.records import OverheadRecord
-from wye.gateway.learning.tables import overheads
+from wye.gateway.money.bounds import bounds_of, most_cost
 from wye.gateway.money.usage import Usage, usage_of
 from wye.gateway.records import FeedbackRecord
 from wye.gateway.schema import feedback
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from wye.gateway.store import Store
 
 _LONGEST = 200_000
-_DAY = 86400.0
 _KIND = "judge"
 logger = logging.getLogger("wye.gateway")
 
@@ -90,8 +90,8 @@ class Assessor:
     Args:
         table: of the judge; None without one.
         lanes, targets: to ask the judge by, and what it costs.
-        store, registry: where feedback, overheads and counts go. What judging cost today counts
-            from the start on, so that a restart gives nobody a day's limit twice.
+        store, registry: where feedback, overheads and counts go; what judging costs in a day is
+            one sum for all gateways of the store.
         generator: draws the answers that are judged.
     """
 
@@ -110,8 +110,8 @@ class Assessor:
         self._store = store
         self._generator = generator or random.Random()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._day = _today()
-        self._spent = self._spent_since(self._day * _DAY)
+        self._spend = DailySpend(store.engine, _KIND, table.usd_per_day if table else None)
+        self._told = False
         self.verdicts = Counter(
             "wye_verdicts", "Answers assessed, by source and what came of it.",
             ("source", "result"), registry=registry,
@@ -138,7 +138,7 @@ class Assessor:
             self._feedback(exchange.decision_id, float(right), said, "outcome")
         # A verdict would not count beside a check's.
         elif assessment.judged and self._table is not None:
-            if len(self._tasks) >= self._table.at_once or not self._affordable():
+            if len(self._tasks) >= self._table.at_once:
                 self.verdicts.labels("judge", "skipped").inc()
                 return
             work = self._judge(self._table, exchange.decision_id, exchange.chat.text, text)
@@ -155,6 +155,10 @@ class Assessor:
     async def _judge(self, table: JudgeTable, decision: str, asked: str, answered: str) -> None:
         target = self._targets[table.target]
         body = question(asked, answered, target.upstream_model, table.max_output)
+        held = await self._hold(table, target, body)
+        if held is None:
+            self.verdicts.labels("judge", "skipped").inc()
+            return
 
         async def ask(upstream: Upstream) -> dict[str, Any]:
             return await upstream.complete(body)
@@ -165,23 +169,52 @@ class Assessor:
         except (UpstreamError, ClosedError) as error:
             logger.warning("the judge %s did not answer: %s", table.target, error)
             self.verdicts.labels("judge", "failed").inc()
+            await self._settle(held, 0.0)
             return
         transcript = Transcript()
         transcript.take(answer)
         quality, reason = grade(transcript.text)
         result = "unreadable" if quality is None else "graded"
+        usage = usage_of(answer) or _guessed(body, transcript.text)
+        cost = target.price(usage)
+        await self._settle(held, cost or 0.0)
         if quality is not None and await asyncio.to_thread(self._known, decision):
             result = "superseded"
         self.verdicts.labels("judge", result).inc()
-        usage = usage_of(answer) or _guessed(body, transcript.text)
-        self._book(decision, target, usage, result)
+        self._book(decision, target, usage, cost, result)
         if quality is not None and result == "graded":
             self._feedback(decision, quality, reason[:500] or None, "judge")
 
-    def _book(self, decision: str, target: Target, usage: Usage, result: str) -> None:
-        cost = target.price(usage)
+    async def _hold(self, table: JudgeTable, target: Target, body: dict[str, Any]) -> Held | None:
+        """Set aside what a verdict costs at most; None where the day has no room for it."""
+        most = most_cost(target, bounds_of(body, table.max_output), table.max_output)
+        if isinstance(most, str):
+            # Without a price there is no limit either: the configuration would be refused.
+            most = 0.0
+        limit = table.usd_per_day
+        if limit is not None and most > limit and not self._told:
+            self._told = True
+            logger.warning(
+                "usd_per_day of [judge] is %g, and a verdict may cost %g: none is asked for",
+                limit, most,
+            )  # fmt: skip
+        try:
+            return await asyncio.to_thread(self._spend.hold, most)
+        except STORE_ERRORS:
+            # The store says itself that it cannot be written; without it no limit would hold.
+            return None
+
+    async def _settle(self, held: Held, cost: float) -> None:
+        try:
+            await asyncio.to_thread(self._spend.settle, held, cost)
+        except STORE_ERRORS as error:
+            # What was set aside stays so, and the limit holds.
+            logger.warning("what judging cost cannot be written: %s", details(error))
+
+    def _book(
+        self, decision: str, target: Target, usage: Usage, cost: float | None, result: str
+    ) -> None:
         if cost is not None:
-            self._spent += cost
             self.overhead.labels(_KIND, target.name).inc(cost)
         self._store.add(
             OverheadRecord(
@@ -209,28 +242,6 @@ class Assessor:
         except STORE_ERRORS:
             # The store says itself that it cannot be read; without it nothing supersedes.
             return False
-
-    def _affordable(self) -> bool:
-        day = _today()
-        if day != self._day:
-            self._day, self._spent = day, 0.0
-        limit = self._table.usd_per_day if self._table is not None else None
-        return limit is None or self._spent < limit
-
-    def _spent_since(self, moment: float) -> float:
-        """USD that every gateway of the store has spent on judging; 0 where nothing limits it."""
-        if self._table is None or self._table.usd_per_day is None:
-            return 0.0
-        query = sa.select(sa.func.sum(overheads.c.cost_usd)).where(
-            overheads.c.kind == _KIND, overheads.c.time >= moment
-        )
-        with self._store.engine.connect() as connection:
-            return float(connection.execute(query).scalar() or 0.0)
-
-
-def _today() -> int:
-    """Days since 1970, UTC."""
-    return int(time.time() // _DAY)
 
 
 def _guessed(asked: Mapping[str, Any], answered: str) -> Usage:

@@ -37,8 +37,8 @@ class JudgeTable(BaseModel):
         share: of the answers that are judged, drawn at random.
         max_output: tokens that a verdict may take.
         at_once: most verdicts in flight; beyond, an answer that was drawn is not judged.
-        usd_per_day: most that this gateway spends on judging in a day (UTC), of which what the
-            store's gateways spent that day before its start is gone; None for no limit.
+        usd_per_day: most that all gateways of the store together spend on judging in a day (UTC),
+            each by its own setting; None for no limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -109,3 +109,12 @@ overheads = sa.Table(
     sa.Column("cost_usd", sa.Float),
     sa.Column("result", sa.Text, nullable=False),
 )
+
+# What was spent so on a day (since 1970, UTC), in nanodollars, and what is set aside of it.
+overhead_days = sa.Table(
+    "overhead_days",
+    metadata,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+)
