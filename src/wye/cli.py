@@ -118,18 +118,24 @@ def serve(
     replicas: Annotated[
         int | None, typer.Option(min=1, help="With --ray: how many gateways; 2 when not given.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Gateway processes on this machine; about one a core. Overrides, too."),
+    ] = None,
 ) -> None:
     """Serve your own models as `wye.toml` describes them."""
+    if on_ray and workers is not None:
+        raise WyeError("--workers is for one machine without Ray; with --ray give --replicas")
     if on_ray:
         from wye.ray.running import serve_on_ray
 
         serve_on_ray(config, replicas=replicas or 2, host=host, port=port, say=_say)
         return
     if replicas is not None:
-        raise WyeError("--replicas needs --ray; one process is one gateway")
+        raise WyeError("--replicas needs --ray; processes of one machine are --workers")
     from wye.gateway.server import serve as run
 
-    run(config, host=host, port=port, console=messages)
+    run(config, host=host, port=port, workers=workers, console=messages)
 
 
 @app.command()

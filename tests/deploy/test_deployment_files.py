@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from wye.gateway.app import ROUTES, create_app
 from wye.gateway.config import Config
 from wye.gateway.config_file import parse_config
-from wye.gateway.server import _GRACE_SECONDS
+from wye.gateway.server import GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -185,7 +185,7 @@ def test_one_port_everywhere(config):
 
 
 def test_what_is_stopped_has_time_to_drain(config):
-    least = config.server.drain_seconds + _GRACE_SECONDS
+    least = config.server.drain_seconds + GRACE_SECONDS
     before = float(CONTAINER["lifecycle"]["preStop"]["exec"]["command"][1])
     assert POD["terminationGracePeriodSeconds"] >= before + least
     for name in ("gateway-1", "gateway-2"):

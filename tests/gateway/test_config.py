@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wye.gateway.config import ConfigError
-from wye.gateway.config_file import parse_config, read_config, with_address
+from wye.gateway.config_file import parse_config, read_config, with_server
 from wye.gateway.example import PROVIDERS, example, write_example
 from wye.gateway.toml_lines import key_lines
 
@@ -104,9 +104,9 @@ def test_prompts_are_kept_on_loopback_and_not_for_strangers(monkeypatch):
 
 def test_the_command_lines_address_obeys_the_same_rules():
     config = parse_config(TARGET)
-    assert with_address(config, host=None, port=9).server.port == 9
+    assert with_server(config, port=9).server.port == 9
     with pytest.raises(ConfigError, match=r"host 0\.0\.0\.0 lets other machines"):
-        with_address(config, host="0.0.0.0", port=None)
+        with_server(config, host="0.0.0.0")
 
 
 @given(st.sets(st.sampled_from([p.key for p in PROVIDERS])))

@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -37,6 +38,7 @@ from wye.gateway.dashboard_files import dashboard_file
 from wye.gateway.dialects import STORE_ERRORS, details, is_stores_fault, reason
 from wye.gateway.door import Door
 from wye.gateway.errors import ApiError
+from wye.gateway.figures import Figures, figures_of
 from wye.gateway.gateway import Gateway, build
 from wye.gateway.gauges import CONTENT_TYPE
 from wye.gateway.guard import Guard
@@ -46,6 +48,9 @@ from wye.gateway.surfaces import SURFACES, surface_at
 from wye.gateway.traffic_sums import TrafficSums
 from wye.gateway.watch import alarm_routes
 from wye.query.base import QueryRouter
+
+if TYPE_CHECKING:
+    from wye.gateway.workers.board import Board
 
 logger = logging.getLogger("wye.gateway")
 _ANSWERS = {surface.path: chat.Answers(surface) for surface in SURFACES.values()}
@@ -136,6 +141,10 @@ def create_app(
     )
     app.state.gateway = gateway
     app.state.sums = TrafficSums(gateway.store.engine)
+    app.state.figures = partial(figures_of, gateway)
+    app.state.workers = None
+    # Seconds until what others have decided, and hold, is in the store.
+    app.state.written_within = 0.0
     return app
 
 
@@ -145,29 +154,23 @@ async def health(request: Request) -> Response:
     While the gateway stops it says 503 and "draining".
     A store that cannot be written is told, and does not make the gateway unhealthy: it serves on.
     """
-    gateway: Gateway = request.app.state.gateway
-    store = gateway.store.health()
-    states = {name: breaker.state.value for name, breaker in gateway.breakers.items()}
-    able = any(breaker.available for breaker in gateway.breakers.values())
-    status = ("ok" if store.ok else "degraded") if able else "unavailable"
-    if gateway.places.draining:
+    figures: Figures = request.app.state.figures()
+    able = any(target.available for target in figures.targets.values())
+    status = ("ok" if figures.store.ok else "degraded") if able else "unavailable"
+    if figures.draining:
         able, status = False, "draining"
-    return JSONResponse(
-        {
-            "status": status,
-            "requests": {"running": gateway.places.running, "waiting": gateway.places.waiting},
-            "targets": states,
-            "store": {
-                "ok": store.ok,
-                "lost": store.lost,
-                "pending": store.pending,
-                "error": store.error,
-            },
-            "ledger": {"error": gateway.group.error, "waiting": gateway.group.waiting},
-            "policy": gateway.keeper.health(),
-        },
-        200 if able else 503,
-    )
+    health: dict[str, Any] = {
+        "status": status,
+        "requests": {"running": figures.running, "waiting": figures.waiting},
+        "targets": {name: target.state.value for name, target in figures.targets.items()},
+        "store": figures.store.model_dump(),
+        "ledger": {"error": figures.ledger_error, "waiting": figures.ledger_waiting},
+        "policy": figures.policy,
+    }
+    board: Board | None = request.app.state.workers
+    if board is not None:
+        health["workers"] = board.told()
+    return JSONResponse(health, 200 if able else 503)
 
 
 async def alive(request: Request) -> Response:
@@ -178,7 +181,8 @@ async def alive(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     gateway: Gateway = request.app.state.gateway
-    body = await asyncio.to_thread(gateway.gauges.render, gateway)
+    figures: Figures = request.app.state.figures()
+    body = await asyncio.to_thread(gateway.gauges.render, gateway, figures)
     return Response(body, headers={"content-type": CONTENT_TYPE})
 
 

@@ -72,6 +72,8 @@ class Server(_Table):
     header_seconds: Positive = 30.0
     body_seconds: Positive = 60.0
     send_seconds: Positive = 60.0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    worker_seconds: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 30.0
 
     @property
     def loopback(self) -> bool:

@@ -63,13 +63,19 @@ def parse_config(text: str, *, name: str = "wye.toml", folder: Path | None = Non
         raise ConfigError("\n".join(problems)) from None
 
 
-def with_address(config: Config, *, host: str | None, port: int | None) -> Config:
-    """The same configuration on another address.
+def with_server(
+    config: Config,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+) -> Config:
+    """The same configuration on another address, or by another number of workers.
 
     Raises:
-        ConfigError: the address is impossible, or opens the gateway to others without a key.
+        ConfigError: one is impossible, or the address opens the gateway to others without a key.
     """
-    given = {"host": host, "port": port}
+    given = {"host": host, "port": port, "workers": workers}
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         return config
@@ -133,6 +139,7 @@ _OWN = {
 }  # fmt: skip
 _EXAMPLES = {
     "port": "8484",
+    "workers": "4",
     "max_body_mb": "10",
     "price_in_per_mtok": "0.15",
     "price_out_per_mtok": "0.60",

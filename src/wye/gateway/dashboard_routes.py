@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from wye.gateway.calibration import calibration as calibration_of
 from wye.gateway.errors import bad_request
+from wye.gateway.figures import Figures
 from wye.gateway.frontier import frontier_of_log
 from wye.gateway.gateway import Gateway
 from wye.gateway.parameters import moment
@@ -24,7 +25,8 @@ async def summary(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     since = moment(request, "since")
     sums: TrafficSums = request.app.state.sums
-    return JSONResponse(await asyncio.to_thread(_summary, gateway, sums, since))
+    figures: Figures = request.app.state.figures()
+    return JSONResponse(await asyncio.to_thread(_summary, gateway, figures, sums, since))
 
 
 async def series(request: Request) -> Response:
@@ -51,6 +53,7 @@ async def targets(request: Request) -> Response:
     """Every target: what it is, how it and its deployments stand, what it came to."""
     gateway: Gateway = request.app.state.gateway
     sums: TrafficSums = request.app.state.sums
+    figures: Figures = request.app.state.figures()
     since = moment(request, "since")
 
     def read() -> dict[str, Any]:
@@ -58,7 +61,7 @@ async def targets(request: Request) -> Response:
         served = sums.by_target(since)
         return {
             "targets": [
-                {**as_configured(target), **as_it_stands(gateway.lanes[target.name]),
+                {**as_configured(target), **as_it_stands(figures.targets[target.name]),
                  **NOTHING, **served.get(target.name, {})}
                 for target in gateway.config.targets
             ]
@@ -113,9 +116,10 @@ async def playground(request: Request) -> Response:
     return JSONResponse({"prompts": [dict(p) for p in gateway.playground]})
 
 
-def _summary(gateway: Gateway, sums: TrafficSums, since: float | None) -> dict[str, Any]:
+def _summary(
+    gateway: Gateway, figures: Figures, sums: TrafficSums, since: float | None
+) -> dict[str, Any]:
     gateway.store.flush()
-    health = gateway.store.health()
     totals, served = sums.summary(since)
     targets = [
         {
@@ -123,7 +127,7 @@ def _summary(gateway: Gateway, sums: TrafficSums, since: float | None) -> dict[s
             "kind": target.kind,
             **NOTHING,
             **served.get(target.name, {}),
-            "state": gateway.breakers[target.name].state.value,
+            "state": figures.targets[target.name].state.value,
             "price_in": target.prices.input if target.prices else target.price_in_per_mtok,
             "price_out": target.prices.output if target.prices else target.price_out_per_mtok,
             "description": target.description,
@@ -136,5 +140,5 @@ def _summary(gateway: Gateway, sums: TrafficSums, since: float | None) -> dict[s
         "targets": targets,
         "policies": list(gateway.service.policies),
         "default_policy": gateway.service.first_policy,
-        "store": {"ok": health.ok, "lost": health.lost},
+        "store": {"ok": figures.store.ok, "lost": figures.store.lost},
     }

@@ -18,18 +18,13 @@ from wye.gateway.parameters import whole_number
 from wye.gateway.records import FeedbackRecord
 
 _MOST = 1000
+_LOOK_SECONDS = 0.05
 SOURCES = ("person", "judge", "outcome")
 
 
 async def decision(request: Request) -> Response:
     """Everything about one decision, as figures and in words."""
-    gateway: Gateway = request.app.state.gateway
-    wanted = request.path_params["id"]
-
-    found = await asyncio.to_thread(_look_up, gateway, wanted, _owner(request))
-    if found is None:
-        raise unknown_decision(wanted)
-    return JSONResponse(found)
+    return JSONResponse(await _known(request, request.path_params["id"]))
 
 
 async def decisions(request: Request) -> Response:
@@ -73,10 +68,22 @@ async def feedback(request: Request) -> Response:
             f"unknown field {unknown[0]!r}; known are decision, quality, comment, source",
             param=unknown[0],
         )
-    if await asyncio.to_thread(_look_up, gateway, wanted, _owner(request)) is None:
-        raise unknown_decision(wanted)
+    await _known(request, wanted)
     gateway.store.add(FeedbackRecord(wanted, time.time(), float(quality), comment, source))
     return JSONResponse({"object": "feedback", "decision": wanted, "quality": float(quality)})
+
+
+async def _known(request: Request, wanted: str) -> dict[str, object]:
+    """One decision, also where another worker made it and writes it in a moment."""
+    gateway: Gateway = request.app.state.gateway
+    patience = time.monotonic() + request.app.state.written_within
+    while True:
+        found = await asyncio.to_thread(_look_up, gateway, wanted, _owner(request))
+        if found is not None:
+            return found
+        if time.monotonic() >= patience:
+            raise unknown_decision(wanted)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _look_up(gateway: Gateway, wanted: str, owner: str | None) -> dict[str, object] | None:

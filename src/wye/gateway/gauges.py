@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from prometheus_client import generate_latest
 
 from wye.gateway.breaker import State
+from wye.gateway.figures import Figures
 from wye.gateway.metrics import Metrics
 from wye.gateway.money.keys import KeyBook
 from wye.gateway.money.nano import dollars
@@ -65,30 +66,27 @@ class Gauges:
             "wye_key_budget_spent_usd", "What a key has spent and reserved.", "key", "period"
         )
 
-    def render(self, gateway: Gateway) -> bytes:
+    def render(self, gateway: Gateway, figures: Figures) -> bytes:
         """Everything in Prometheus' text format. Reads the store: call it from a thread."""
-        self._running.set(gateway.places.running)
-        self._waiting.set(gateway.places.waiting)
-        for name, lane in gateway.lanes.items():
-            self._circuit.labels(name).set(_LEVEL[lane.circuit.state])
-            for one in lane.deployments:
-                self._deployment.labels(name, one.name).set(_LEVEL[one.breaker.state])
+        self._running.set(figures.running)
+        self._waiting.set(figures.waiting)
+        for name, target in figures.targets.items():
+            self._circuit.labels(name).set(_LEVEL[target.state])
+            for one in target.deployments:
+                self._deployment.labels(name, one.name).set(_LEVEL[one.state])
                 self._deployment_busy.labels(name, one.name).set(one.in_flight)
-        store = gateway.store.health()
-        self._store_ok.set(1 if store.ok else 0)
-        self._store_pending.set(store.pending)
-        self._store_lost.set(store.lost)
-        traces = gateway.onlookers.traces
-        for result in ("sent", "dropped"):
-            self._traces.labels(result).set(getattr(traces, result) if traces else 0)
-        shadows = gateway.service.trials.shadows
-        for result, count in shadows.counts.items():
+        self._store_ok.set(1 if figures.store.ok else 0)
+        self._store_pending.set(figures.store.pending)
+        self._store_lost.set(figures.store.lost)
+        for result, count in figures.traces.items():
+            self._traces.labels(result).set(count)
+        for result, count in figures.shadows.items():
             self._shadows.labels(result).set(count)
-        self._shadows_waiting.set(shadows.waiting)
+        self._shadows_waiting.set(figures.shadows_waiting)
         # A store that cannot be read leaves these as they were; wye_store_ok tells.
         with suppress(sa.exc.DatabaseError):
             self._from_store(gateway)
-        return generate_latest(self._metrics.registry)
+        return generate_latest(self._metrics.exposed)
 
     def _from_store(self, gateway: Gateway) -> None:
         self._alarms.clear()

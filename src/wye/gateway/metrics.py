@@ -41,11 +41,14 @@ class Metrics:
 
     Args:
         settings: see `MetricsTable`.
+
+    Attributes:
+        exposed: what a scrape gets; of several workers their sums.
     """
 
     def __init__(self, settings: MetricsTable | None = None) -> None:
         self.settings = settings or MetricsTable()
-        self.registry = CollectorRegistry()
+        self.registry = self.exposed = CollectorRegistry()
         self._named_keys: set[str] = set()
         self.requests = self._counter(
             "wye_requests", "Requests by policy, target and result.", "policy", "target", "status"
@@ -92,7 +95,11 @@ class Metrics:
         self.key_requests = self._counter("wye_key_requests", "Requests by key.", "key")
         self.key_cost = self._counter("wye_key_cost_usd", "USD spent by key.", "key")
         self.key_tokens = self._counter("wye_key_tokens", "Tokens by key.", "key", "direction")
-        self.in_flight = self.gauge("wye_requests_in_flight", "Requests being served.")
+        # Of several workers those that live are added up.
+        self.in_flight = Gauge(
+            "wye_requests_in_flight", "Requests being served.",
+            registry=self.registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self.latency = self._histogram(
             "wye_request_seconds", "Seconds from request to last byte.", _SECONDS, "target"
         )

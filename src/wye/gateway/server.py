@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from wye.errors import WyeError
 from wye.gateway.app import create_app
 from wye.gateway.config import Config
-from wye.gateway.config_file import read_config, with_address
+from wye.gateway.config_file import read_config, with_server
 from wye.gateway.dialects import shown
 from wye.gateway.first_start import Ready, embedded_config, embedded_router
 from wye.gateway.gateway import Gateway
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wye.query.base import QueryRouter
 
 # After the streams were drained or cut, for connections that their clients keep open.
-_GRACE_SECONDS = 5
+GRACE_SECONDS = 5
 _HEADER_BYTES = 64 * 1024
 _TICK_SECONDS = 0.05
 # Python lets a thread that computes hold the others up for this long; the store's writer does so
@@ -58,13 +58,14 @@ def serve(
     *,
     host: str | None = None,
     port: int | None = None,
+    workers: int | None = None,
     console: Console | None = None,
 ) -> None:
     """Serve until interrupted.
 
     Args:
         config: `wye.toml`, or its values; the embedded pool alone when not given.
-        host, port: override the configuration; port 0 takes a free one.
+        host, port, workers: override the configuration; port 0 takes a free one.
         console: where progress and the address are shown; nothing is shown without.
 
     Raises:
@@ -81,16 +82,26 @@ def serve(
         settings = embedded_config(outcomes)
     else:
         settings = config if isinstance(config, Config) else read_config(str(config))
-    settings = with_address(settings, host=host, port=port)
+    settings = with_server(settings, host=host, port=port, workers=workers)
+    path = None if config is None or isinstance(config, Config) else str(config)
+    if settings.server.workers > 1:
+        _refuse_embedded(settings)
     # Taken before anything slow is done, so that a port in use is told at once.
     with _listen(settings.server.host, settings.server.port) as listener:
         start_logging(settings)
+        if settings.server.workers > 1:
+            from wye.gateway.workers.parent import serve_by_workers
+
+            serve_by_workers(
+                settings, path, listener, say, lambda: _welcome(settings, listener, say)
+            )
+            return
         _prepare_weights(settings, console, say)
         ready = embedded_router(outcomes, say) if outcomes is not None else None
-        app = _application(settings, ready, say)
-        if not isinstance(config, Config) and config is not None:
-            app.state.gateway.keeper.read_again_by(partial(_read_again, str(config)))
-        _run(app, listener, lambda: _welcome(settings, listener, say))
+        app = application(settings, ready, say)
+        if path is not None:
+            app.state.gateway.keeper.read_again_by(partial(read_again, path))
+        run(app, listener, lambda _: _welcome(settings, listener, say))
 
 
 def _embedded_outcomes() -> RoutingData:
@@ -112,7 +123,26 @@ def _prepare_weights(config: Config, console: Console | None, say: Callable[[str
         weights.fetch(console=console)
 
 
-def _application(config: Config, ready: Ready | None, say: Callable[[str], None]) -> Starlette:
+def _refuse_embedded(config: Config) -> None:
+    names = [target.name for target in config.targets if target.kind == "embedded"]
+    if names:
+        raise ServeError(
+            f"the target {names[0]} is embedded: its model's server belongs to one gateway process "
+            f"and takes nearly every core, so it is not started {config.server.workers} times; "
+            'run one worker, or serve the model yourself and name it as a target of kind "openai"'
+        )
+
+
+def application(config: Config, ready: Ready | None, say: Callable[[str], None]) -> Starlette:
+    """The gateway of a configuration, with its router.
+
+    Args:
+        ready: a router that is fitted already.
+        say: is told which router that is.
+
+    Raises:
+        ConfigError, StoreError: see `create_app`.
+    """
     if ready is not None:
         return create_app(
             config, ready.router, frontier=ready.frontier, playground=ready.playground
@@ -129,7 +159,7 @@ def _application(config: Config, ready: Ready | None, say: Callable[[str], None]
     return app
 
 
-def _read_again(path: str) -> tuple[Config, QueryRouter | None]:
+def read_again(path: str) -> tuple[Config, QueryRouter | None]:
     """The configuration as it is by now, and its router."""
     from wye.query import load
 
@@ -167,7 +197,7 @@ def http_settings(app: Starlette) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="on",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
         # Nothing here reads a client's address, and a proxy's word for it costs time.
         proxy_headers=False,
@@ -182,10 +212,15 @@ def http_settings(app: Starlette) -> uvicorn.Config:
     return config
 
 
-def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> None:
+def run(app: Starlette, listener: socket.socket, ready: Callable[[GatewayServer], None]) -> None:
+    """Serve until stopped; `ready` is called on the event loop once the application serves.
+
+    Raises:
+        ServeError: the application did not start.
+    """
     gateway: Gateway = app.state.gateway
     config = http_settings(app)
-    server = _Server(config, gateway, ready)
+    server = GatewayServer(config, gateway, ready)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
@@ -194,10 +229,15 @@ def _run(app: Starlette, listener: socket.socket, ready: Callable[[], None]) -> 
         raise ServeError("the gateway failed to start; what it logged above says why")
 
 
-class _Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """A uvicorn server that says when it listens, and drains before it stops."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gateway: Gateway,
+        ready: Callable[[GatewayServer], None],
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._ready = ready
@@ -210,7 +250,7 @@ class _Server(uvicorn.Server):
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self._gateway.keeper.reload)
                 _keep_pauses_short()
-            self._ready()
+            self._ready(self)
 
     async def main_loop(self) -> None:
         """Serve until told to stop; then refuse what is new and let what runs come to its end.
@@ -252,4 +292,6 @@ def _welcome(config: Config, listener: socket.socket, say: Callable[[str], None]
     say(f"dashboard   http://{host}:{port}/")
     say(f'OpenAI API  http://{host}:{port}/v1   model "wye" routes, any api_key will do')
     say(f"prompts are {kept} {shown(config.store.place())}")
+    if config.server.workers > 1:
+        say(f"workers     {config.server.workers} processes")
     say("next: open the dashboard and try a prompt; Ctrl-C stops")

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wye.gateway.config import Target
-from wye.gateway.lane import Lane
+from wye.gateway.figures import TargetFigures
 from wye.gateway.money.prices import CONFIGURED
 
 # A target that served nothing.
@@ -38,22 +38,13 @@ def as_configured(target: Target) -> dict[str, Any]:
     }
 
 
-def as_it_stands(lane: Lane) -> dict[str, Any]:
+def as_it_stands(target: TargetFigures) -> dict[str, Any]:
     """The circuit and the load of a target, and of each of its deployments."""
     return {
-        "state": lane.circuit.state.value,
-        "closed": lane.closed,
-        "in_flight": sum(deployment.in_flight for deployment in lane.deployments),
-        "deployments": [
-            {
-                "name": deployment.name,
-                "state": deployment.breaker.state.value,
-                "retry_after_s": deployment.breaker.retry_after,
-                "in_flight": deployment.in_flight,
-                "weight": deployment.weight,
-            }
-            for deployment in lane.deployments
-        ],
+        "state": target.state.value,
+        "closed": target.closed,
+        "in_flight": target.in_flight,
+        "deployments": [one.model_dump() for one in target.deployments],
     }
 
 

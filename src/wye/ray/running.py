@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from wye.gateway.config_file import read_config, with_address
+from wye.gateway.config_file import read_config, with_server
 from wye.ray.serving import NAME, application, require_ray
 
 
@@ -35,7 +35,7 @@ def serve_on_ray(
         RayError: Ray is not installed.
     """
     ray = require_ray()
-    settings = with_address(read_config(config), host=host, port=port)
+    settings = with_server(read_config(config), host=host, port=port)
     app = application(settings, replicas=replicas)
     from ray import serve
 

@@ -34,6 +34,7 @@ _FILES = (
 _HEALTH = record(
     status=TEXT, requests=record(running=COUNT, waiting=COUNT), targets=mapped(TEXT),
     store=record(ok=FLAG, lost=COUNT, pending=COUNT, error=maybe(TEXT)), ledger=OBJECT,
+    policy=OBJECT,
 )  # fmt: skip
 
 

@@ -26,8 +26,6 @@ async def alarms(request: Request) -> Response:
     if only not in ("true", "false"):
         raise bad_request(f"open is {only[:40]!r}; expected true or false", param="open")
 
-    watch = gateway.onlookers.watch
-
     def read() -> dict[str, Any]:
         gateway.store.flush()
         engine = gateway.store.engine
@@ -37,7 +35,7 @@ async def alarms(request: Request) -> Response:
             "open": sum(counts.values()),
             "open_by_kind": counts,
             "data": alarm_book.listed(engine, limit=limit, open_only=only == "true"),
-            "monitors": [] if watch is None else watch.monitors(),
+            "monitors": list(request.app.state.figures(monitors=True).monitors),
         }
 
     return JSONResponse(await asyncio.to_thread(read))
