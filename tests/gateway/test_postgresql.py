@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
@@ -270,6 +271,55 @@ def test_a_server_that_restarts_costs_no_record_and_no_money(postgresql, databas
         assert connection.execute(sa.select(sa.func.count()).select_from(decisions)).scalar() == 50
     group.close()
     ledger.close(store.engine)
+    store.close()
+
+
+def test_a_server_that_only_reads_any_more_is_left_for_one_that_writes(postgresql, database):
+    """As after a failover, where the address leads to another server before long."""
+    store = Store(postgresql.url(database), batch_seconds=0.05)
+    key, _ = KeyBook(store.engine).add("one", Limits(budget_total=dollars(1000)))
+    group = GroupCommit(prompt_engine(store.engine))
+    ledger = Ledger(group)
+
+    async def use() -> None:
+        held = await ledger.reserve(Order(key.id, None, 600))
+        # Sessions have this from their begin to their end.
+        postgresql.do(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        postgresql.do(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+        try:
+            ledger.settle(held, 250)
+            with pytest.raises(LedgerError, match="read-only"):
+                await ledger.reserve(Order(key.id, None, 1))
+            store.add(a_decision())
+            assert not store.flush()
+        finally:
+            postgresql.do(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+        deadline = time.monotonic() + 20
+        while await ledger.left(Order(key.id, None, 0)) != Left(total=750):
+            assert time.monotonic() < deadline, group.error
+            await asyncio.sleep(0.05)
+
+    asyncio.run(use())
+    assert store.flush()
+    group.close()
+    ledger.close(store.engine)
+    store.close()
+
+
+def test_records_wait_while_another_version_has_changed_their_table(postgresql, database):
+    store = Store(postgresql.url(database), batch_seconds=0.05)
+    change = "ALTER TABLE decisions RENAME COLUMN {} TO {}"
+    postgresql.do(change.format("session", "conversation"), database)
+    for _ in range(3):
+        store.add(a_decision(session="s"))
+    assert not store.flush()
+    assert (store.health().pending, store.health().lost) == (3, 0)
+    postgresql.do(change.format("conversation", "session"), database)
+    assert store.flush()
+    with store.engine.connect() as connection:
+        assert connection.execute(sa.select(decisions.c.session)).scalars().all() == ["s"] * 3
     store.close()
 
 

@@ -34,8 +34,10 @@ _CONNECT_SECONDS = 3
 _PATIENCE_MS = 10_000
 _RETRY_SECONDS = 0.02
 # Classes of SQLSTATE that say something of the server, or of rights, and nothing of a record:
-# connection, invalid transaction state (read only), authorisation, resources, intervention, system.
-_SERVERS_FAULT = ("08", "25", "28", "42501", "42P01", "53", "57", "58", "XX")
+# connection, invalid transaction state (read only), authorisation, tables and columns that another
+# version of wye has changed, resources, intervention, system.
+_SERVERS_FAULT = ("08", "25", "28", "42501", "42P01", "42703", "53", "57", "58", "XX")
+_READ_ONLY = "25006"
 _EXAMPLE = "postgresql+psycopg://USER@HOST:PORT/DATABASE"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 STORE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)
@@ -133,6 +135,7 @@ def make_engine(place: Place, *, connections: int = 8, prompt: bool = False) -> 
             f"PostgreSQL needs its driver ({error}): pip install 'wye[postgresql]'"
         ) from error
     sa.event.listen(engine, "connect", _take_any_text)
+    sa.event.listen(engine, "handle_error", _leave_who_only_reads)
     return engine
 
 
@@ -312,6 +315,12 @@ def _take_any_text(connection: Any, _record: Any) -> None:
             return obj.replace("\0", _UNKNOWN).encode("utf-8", "replace")
 
     connection.adapters.register_dumper(str, AnyText)
+
+
+def _leave_who_only_reads(context: sa.ExceptionContext) -> None:
+    """Who was made to follow another server keeps its connections, and never writes again."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 # Made once: `json.dumps` would make one for every column of a row.
