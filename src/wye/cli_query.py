@@ -145,27 +145,30 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         price_out: Annotated[float | None, typer.Option(help="USD per million tokens out.")] = None,
     ) -> None:
         """Let a model join a saved router from 20 to 50 measured answers."""
-        router = _joining(directory)
+        from wye.query.persistence import changing
+
         if suggest is not None:
             if model is not None or answers is not None:
                 raise WyeError("--suggest prints queries to measure; give it without MODEL, FILE")
-            for row in _suggested(router, data, suggest):
+            for row in _suggested(_joining(directory), data, suggest):
                 print(json.dumps(row, ensure_ascii=False))  # noqa: T201
             return
         if model is None or answers is None:
             raise WyeError("give MODEL and --answers FILE, or --suggest N for queries to measure")
         texts, quality = read_answers(answers)
-        router.add_model(
-            model,
-            texts,
-            quality,
-            cost_usd=cost_usd,
-            price_in_per_mtok=price_in,
-            price_out_per_mtok=price_out,
-        )
-        # A newcomer that cannot be estimated must not replace a router that works.
-        router.estimate(texts[:1])
-        router.save(directory)
+        with changing(directory):
+            router = _joining(directory)
+            router.add_model(
+                model,
+                texts,
+                quality,
+                cost_usd=cost_usd,
+                price_in_per_mtok=price_in,
+                price_out_per_mtok=price_out,
+            )
+            # A newcomer that cannot be estimated must not replace a router that works.
+            router.estimate(texts[:1])
+            router.save(directory)
         messages.print(f"{model} joined {directory} from {counted(texts, 'answer')}", markup=False)
         if len(texts) < FEW_ANSWERS:
             messages.print(
@@ -180,8 +183,11 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
     ) -> None:
         """Let a model leave a saved router at once."""
-        router = _embedded(directory)
-        router.remove_model(model).save(directory)
+        from wye.query.persistence import changing
+
+        with changing(directory):
+            router = _embedded(directory)
+            router.remove_model(model).save(directory)
         messages.print(
             f"{model} left {directory}; it has {', '.join(router.models_)}",
             markup=False,
@@ -196,13 +202,15 @@ def register(app: typer.Typer, bench: typer.Typer, screen: Console, messages: Co
         ],
     ) -> None:
         """Change what models cost in a saved router, without training it again."""
-        router = _embedded(directory)
+        from wye.query.persistence import changing
+
         pairs = [_price(change) for change in changes]
         named = [name for name, _ in pairs]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise WyeError(f"the prices of {', '.join(twice)} are given twice; keep one")
-        router.set_prices(dict(pairs)).save(directory)
+        with changing(directory):
+            _embedded(directory).set_prices(dict(pairs)).save(directory)
         messages.print(
             f"changed the prices of {counted(pairs, 'model')} in {directory}", markup=False
         )

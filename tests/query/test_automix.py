@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +119,22 @@ def test_a_policy_can_be_held_to_a_range_of_cost() -> None:
     assert 12.0 <= data.run(system.escalate(data.value))[1] <= 18.0
     with pytest.raises(RouterError, match="within cost_range"):
         AutoMix(k=K, cost_range=(500.0, 600.0)).fit(data)
+
+
+@pytest.mark.parametrize("high", [None, math.inf])
+def test_a_range_of_cost_without_a_high_end_can_be_saved(
+    high: float | None, tmp_path: Path
+) -> None:
+    system = AutoMix(k=K, cost_range=(12.0, high)).fit(outcomes())
+    again = AutoMix.load(system.save(tmp_path / "automix"))
+    assert again.cost_range == (12.0, None)
+    np.testing.assert_array_equal(again.table_, system.table_)
+
+
+@pytest.mark.parametrize("wrong", [(2.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (-math.inf, 1.0)])
+def test_a_range_of_cost_that_is_none_is_refused(wrong: tuple[float, float]) -> None:
+    with pytest.raises(RouterError, match="cost_range is"):
+        AutoMix(k=K, cost_range=wrong)
 
 
 def test_lift_counts_what_verification_costs() -> None:

@@ -13,9 +13,10 @@ import pytest
 import wye
 from wye.embed import StaticEmbedder
 from wye.query import ConstantRouter, RouterError, get_router
+from wye.query.learning.embedded import EmbeddedRouter
 from wye.query.learning.seen import seen
 from wye.query.learning.training import train
-from wye.query.persistence import MANIFEST
+from wye.query.persistence import MANIFEST, changing
 from wye.testing import made_outcomes
 
 
@@ -167,3 +168,35 @@ def test_what_a_router_learned_from_is_kept_with_it(tmp_path: Path) -> None:
     assert seen(loaded, part.texts).all()
     assert seen(loaded, [f"  {t.upper()} " for t in part.texts]).all()
     assert not seen(loaded, rest.texts).any()
+
+
+def test_changes_of_one_saved_router_at_once_are_all_kept(tmp_path: Path) -> None:
+    router = get_router("knn").fit(made_outcomes(60))
+    assert isinstance(router, EmbeddedRouter)
+    folder = router.save(tmp_path / "router")
+    together = threading.Barrier(len(router.models_))
+    failures: list[Exception] = []
+
+    def change(model: str) -> None:
+        together.wait()
+        try:
+            with changing(folder):
+                loaded = wye.load(folder)
+                assert isinstance(loaded, EmbeddedRouter)
+                loaded.set_prices({model: (7.0, 9.0)}).save(folder)
+        except (OSError, RouterError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=change, args=(model,)) for model in router.models_]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    expected = router.set_prices(dict.fromkeys(router.models_, (7.0, 9.0))).estimate(["x"])
+    np.testing.assert_allclose(wye.load(folder).estimate(["x"]).cost, expected.cost)
+
+
+def test_a_change_of_what_is_not_there_is_told_by_its_reader(tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match="holds no router"), changing(tmp_path / "none"):
+        wye.load(tmp_path / "none")

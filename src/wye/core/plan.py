@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from wye.core import arrays
 from wye.core.arrays import Array, namespace
+from wye.errors import WyeError
 
 
-class PlanError(ValueError):
+class PlanError(WyeError):
     """A plan whose arrays contradict each other; the message says which and how."""
 
 

@@ -25,6 +25,7 @@ Shape letters: Q queries, K verifications, B = K + 1 bins of v.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ class AutoMix(StoredSystem):
         k: verifications of an answer.
         temperature: of the verdicts.
         meta_verifiers: kinds to choose among.
-        cost_range: mean cost (USD) between which the policy must lie; None for any.
+        cost_range: mean cost (USD) between which the policy must lie, the upper end None where
+            there is none; None for any.
         seed: of the verdicts.
 
     Attributes:
@@ -166,7 +168,7 @@ class AutoMix(StoredSystem):
         k: int = 8,
         temperature: float = 0.7,
         meta_verifiers: Sequence[MetaVerifier] = get_args(MetaVerifier),
-        cost_range: tuple[float, float] | None = None,
+        cost_range: tuple[float, float | None] | None = None,
         seed: int = 0,
     ) -> None:
         unknown = [m for m in meta_verifiers if m not in get_args(MetaVerifier)]
@@ -178,7 +180,7 @@ class AutoMix(StoredSystem):
         self.k = k
         self.temperature = temperature
         self.meta_verifiers = tuple(meta_verifiers)
-        self.cost_range = None if cost_range is None else (cost_range[0], cost_range[1])
+        self.cost_range = None if cost_range is None else _cost_range(*cost_range)
         self.seed = seed
 
     def fit(self, outcomes: TwoModelOutcomes) -> Self:
@@ -274,7 +276,10 @@ class AutoMix(StoredSystem):
             raise NotFittedError("AutoMix is not fitted; call fit first")
 
     def _within_range(self, cost: float) -> bool:
-        return self.cost_range is None or self.cost_range[0] <= cost <= self.cost_range[1]
+        if self.cost_range is None:
+            return True
+        low, high = self.cost_range
+        return low <= cost and (high is None or cost <= high)
 
     def _bins(self, value: FloatArray) -> NDArray[np.intp]:
         bins = np.rint(np.asarray(value, np.float64) * self.k)
@@ -286,3 +291,14 @@ class AutoMix(StoredSystem):
                 f"verification values are not among 0, 1/{self.k}, ..., 1: give k as they were made"
             )
         return bins.astype(np.intp)
+
+
+def _cost_range(low: float, high: float | None) -> tuple[float, float | None]:
+    """Both ends as JSON can hold them, so that the system can be saved."""
+    if high == math.inf:
+        high = None
+    if not math.isfinite(low) or (high is not None and not low <= high):
+        raise RouterError(
+            f"cost_range is ({low}, {high}); expected USD from low to high, or None for no high end"
+        )
+    return low, high

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ VERSION = 1
 MANIFEST = "router.json"
 # Hashes of the questions that a router learned from (`wye.query.learning.seen`), beside its arrays.
 LEARNED_FROM = "wye/learned_from"
+# The folder that `changing` holds, which its own `save` need not wait for.
+_HELD: ContextVar[Path | None] = ContextVar("held", default=None)
 
 
 def save_router(router: QueryRouter, directory: str | Path) -> Path:
@@ -125,10 +128,37 @@ def write_folder(
 
 
 @contextmanager
+def changing(directory: str | Path) -> Iterator[None]:
+    """Keep other writers of a saved state out from before it is read until its change is saved.
+
+    Two that read the same state and save their changes one after the other would lose the first.
+    Processes and threads wait for each other.
+
+    Example:
+        >>> with changing("router"):  # doctest: +SKIP
+        ...     load("router").set_prices({"large": (2.0, 8.0)}).save("router")
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        # Reading it says what is wrong.
+        yield
+        return
+    with _one_writer(folder):
+        token = _HELD.set(folder.resolve())
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
+
+
+@contextmanager
 def _one_writer(folder: Path) -> Iterator[None]:
     """Keep another writer out, which would take the arrays of this one for stale ones."""
     import fcntl
 
+    if _HELD.get() == folder.resolve():
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

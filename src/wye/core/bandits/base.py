@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wye.errors import WyeError
+
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 
-class BanditError(ValueError):
+class BanditError(WyeError):
     """A bandit was given something that it cannot work with; the message says what to do."""
 
 
