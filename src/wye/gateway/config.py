@@ -23,6 +23,7 @@ from wye.gateway.learning.outcome_checks import CheckTable
 from wye.gateway.learning.settings import LearningTable
 from wye.gateway.money.prices import CONFIGURED, Listed, Prices, listed
 from wye.gateway.money.settings import MoneyTable
+from wye.gateway.money.tiers import Tiers, cost_of
 from wye.gateway.money.usage import Usage
 from wye.gateway.retries import RetryTable
 from wye.gateway.store_settings import StoreTable
@@ -167,6 +168,7 @@ class Target(_Table):
     price_out_per_mtok: Price | None = None
     price_cached_per_mtok: Price | None = None
     price_cache_write_per_mtok: Price | None = None
+    tiers: Tiers = Field(default_factory=dict)
     max_output: Annotated[int, Field(gt=0)] | None = None
     context: Annotated[int, Field(gt=0)] | None = None
     tags: tuple[Tag, ...] = ()
@@ -301,9 +303,10 @@ class Target(_Table):
             given["origin"] = f"{CONFIGURED} and {origin}"
         return replace(self.listed.prices, **given)
 
-    def price(self, usage: Usage) -> float | None:
-        """USD of what was used, None where a price is not known."""
-        return None if self.prices is None else self.prices.price(usage)
+    def price(self, usage: Usage, asked: Any = None, told: str | None = None) -> float | None:
+        """USD of what was used, None where no price is known; the tiers are of `cost_of`."""
+        usual = self.prices
+        return None if usual is None else cost_of(usage, usual, self.tiers, asked, told)
 
 
 class BreakerTable(_Table):

@@ -204,7 +204,7 @@ class Dispatcher:
         usage, estimated = self._usage(exchange)
         target, cost, baseline = exchange.target, None, None
         if target is not None and usage is not None:
-            cost = self._service.by_name[target].price(usage)
+            cost = self._service.by_name[target].price(usage, *exchange.tiers)
             baseline = self._service.baseline_cost(exchange.routed, target, cost, usage)
             followed = exchange.routed.expected.conversation
             if followed is not None and self._conversations is not None:
@@ -314,7 +314,7 @@ class Dispatcher:
         if error.fault is Fault.HEDGED:
             # Most upstreams bill at least the input of a call that was cancelled.
             read = Usage(exchange.chat.input_tokens_estimate, 0)
-            cost = self._service.by_name[target].price(read)
+            cost = self._service.by_name[target].price(read, *exchange.tiers)
             exchange.hedge_cost += cost or 0.0
             attempt |= {"cost_usd": cost, "cost_estimated": True}
         exchange.attempts.append(attempt)

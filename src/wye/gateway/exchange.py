@@ -68,6 +68,11 @@ class Exchange:
         """The id under which the decision can be looked up."""
         return self.routed.record.id
 
+    @property
+    def tiers(self) -> tuple[Any, str | None]:
+        """The service tier that the request asks for, and the one that the answer tells."""
+        return self.chat.body.get("service_tier"), self.reading.tier
+
     def take(self, answer: Mapping[str, Any]) -> None:
         """Read usage, length and finish of an answer or a piece of one."""
         if self.first_byte is None:

@@ -24,6 +24,7 @@ from wye.gateway.learning.judge import JudgeTable, grade, question
 from wye.gateway.learning.outcome_checks import Check
 from wye.gateway.learning.records import OverheadRecord
 from wye.gateway.money.bounds import bounds_of, most_cost
+from wye.gateway.money.tiers import tier_of
 from wye.gateway.money.usage import Usage, usage_of
 from wye.gateway.records import FeedbackRecord
 from wye.gateway.schema import feedback
@@ -176,7 +177,7 @@ class Assessor:
         quality, reason = grade(transcript.text)
         result = "unreadable" if quality is None else "graded"
         usage = usage_of(answer) or _guessed(body, transcript.text)
-        cost = target.price(usage)
+        cost = target.price(usage, told=tier_of(answer))
         await self._settle(held, cost or 0.0)
         if quality is not None and await asyncio.to_thread(self._known, decision):
             result = "superseded"

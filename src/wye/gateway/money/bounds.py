@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wye.gateway.config import Target
+from wye.gateway.money.tiers import may_apply
 
 # Tokens that providers put around each message, before all of them, and before tools.
 _A_MESSAGE, _A_REQUEST, _TOOLS = 16, 64, 1024
@@ -27,8 +28,6 @@ _NOT_TEXT = {
 _ELSEWHERE = (
     "conversation", "mcp_servers", "previous_response_id", "prompt", "web_search_options",
 )  # fmt: skip
-# Ways to be served (`service_tier`) at the list price or below it; "auto" is as the account has it.
-_TIERS = {"auto", "default", "standard", "standard_only", "flex", "batch"}
 # Tools that the client runs and describes whole; others are run or known by the provider.
 _CLIENT_TOOLS = ("function", "custom")
 
@@ -44,7 +43,7 @@ class Bounds:
         output: tokens of output of all choices, None where the client sets no limit.
         choices: how many answers are asked for.
         predicted: tokens of a predicted output, which may be billed beside the answer.
-        tier: a way to be served that may cost more than the list price; None without one.
+        tier: the `service_tier` that the request asks for, as it stands there; None without one.
     """
 
     input: int
@@ -52,7 +51,7 @@ class Bounds:
     output: int | None
     choices: int
     predicted: int
-    tier: str | None = None
+    tier: Any = None
 
 
 def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
@@ -72,7 +71,7 @@ def bounds_of(body: Mapping[str, Any], max_output: int | None) -> Bounds:
         output=None if max_output is None else max_output * choices,
         choices=choices,
         predicted=_size(body.get("prediction"))[0],
-        tier=_dearer(body.get("service_tier")),
+        tier=body.get("service_tier"),
     )
 
 
@@ -83,10 +82,12 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
             "its price is not known, so no budget can hold for it; set price_in_per_mtok and "
             "price_out_per_mtok in wye.toml"
         )
-    if bounds.tier is not None:
+    prices = may_apply(target.prices, target.tiers, bounds.tier)
+    if prices is None:
         return (
-            f"the request asks for the service_tier {bounds.tier}, whose price is not known, so no "
-            "budget can hold for it; leave service_tier out"
+            f"the request asks for the service_tier {bounds.tier!r:.40}, whose price is not known, "
+            "so no budget can hold for it; leave service_tier out, or set its prices in wye.toml "
+            "([targets.tiers.NAME])"
         )
     taken, context = bounds.input, target.context
     if not bounds.measured:
@@ -102,12 +103,7 @@ def most_cost(target: Target, bounds: Bounds, default_output: int) -> float | st
     if given is None:
         listed = target.listed.max_output if target.listed is not None else None
         given = (target.max_output or listed or context or default_output) * bounds.choices
-    return target.prices.most(taken, given + bounds.predicted)
-
-
-def _dearer(tier: Any) -> str | None:
-    known = tier is None or (isinstance(tier, str) and tier in _TIERS)
-    return None if known else f"{tier!r:.40}"
+    return max(one.most(taken, given + bounds.predicted) for one in prices)
 
 
 def _brings_more(body: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from wye.gateway import sse
+from wye.gateway.money.tiers import tier_of
 from wye.gateway.money.usage import usage_of
 from wye.gateway.openai_api import ChatRequest, parse_chat
 from wye.gateway.surfaces.contract import Reading, Surface
@@ -39,8 +40,9 @@ class Chat(Surface):
         return isinstance(piece.get("choices"), list)
 
     def take(self, answer: Mapping[str, Any], reading: Reading) -> None:
-        """Usage, content and finish of all choices."""
+        """Usage, tier, content and finish of all choices."""
         reading.usage = usage_of(answer) or reading.usage
+        reading.tier = tier_of(answer) or reading.tier
         for choice in _choices(answer):
             message = choice.get("message") or choice.get("delta") or {}
             content = message.get("content") if isinstance(message, dict) else None

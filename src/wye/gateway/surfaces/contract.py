@@ -31,12 +31,14 @@ class Reading:
         characters: of text that was written.
         finish_reason: why the answer ended, in the surface's own words.
         reported: usage as the pieces gave it, where it comes in several parts.
+        tier: the service tier by which it was served, as last told; None before it was.
     """
 
     usage: Usage | None = None
     characters: int = 0
     finish_reason: str | None = None
     reported: dict[str, Any] = field(default_factory=dict)
+    tier: str | None = None
 
 
 class Surface(ABC):

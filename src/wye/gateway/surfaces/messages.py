@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from wye.gateway import sse
 from wye.gateway.errors import ApiError
+from wye.gateway.money.tiers import tier_of
 from wye.gateway.money.usage import read_anthropic
 from wye.gateway.openai_api import ChatRequest, counted, wrong
 from wye.gateway.surfaces.body import Body
@@ -101,6 +102,7 @@ class Messages(Surface):
         if isinstance(reported, dict):
             known = {name: value for name, value in reported.items() if value is not None}
             reading.reported |= known
+            reading.tier = tier_of(known) or reading.tier
             usage = read_anthropic(reading.reported)
             # Servers that learn what was used at the end say 0 at the start, which bills nothing.
             if usage is not None and (usage.input or usage.output):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wye.gateway import sse
 from wye.gateway.errors import bad_request
+from wye.gateway.money.tiers import tier_of
 from wye.gateway.money.usage import usage_of
 from wye.gateway.openai_api import ChatRequest, counted, wrong
 from wye.gateway.surfaces.body import Body
@@ -73,6 +74,7 @@ class Responses(Surface):
         streamed = answer.get("response")
         response = streamed if isinstance(streamed, dict) else answer
         reading.usage = usage_of(response) or reading.usage
+        reading.tier = tier_of(response) or reading.tier
         status = response.get("status")
         if status not in ("completed", "incomplete", "failed"):
             return
