@@ -95,6 +95,9 @@ def test_an_experiment_is_begun_told_and_ended(wye):
     for refused in (["policy", "use", version], ["policy", "rollback"]):
         with pytest.raises(WyeError, match="wye experiment stop 'bird'"):
             wye(*refused)
+    with pytest.raises(WyeError, match="wye experiment stop 'bird'"):
+        wye("experiment", "stop", "look", "--promote")
+    assert experiments(wye) == {"look": "running", "bird": "running"}
     wye("rollback")
     assert experiments(wye) == {"look": "running", "bird": "stopped"}
     wye("experiment", "stop", "look", "--promote", "--note", "it looked good")
