@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -111,6 +111,25 @@ class Call:
             self._held = False
             self.deployment.in_flight -= 1
 
+    def give_up(self) -> None:
+        """The request has ended before anything was asked; nothing happens after `release`."""
+        if self._held:
+            self.deployment.breaker.abandoned()
+            self.release()
+
+
+async def _end(
+    lost: Mapping[asyncio.Task[T], Call], let_go: Callable[[T], Awaitable[None]]
+) -> None:
+    """Let go of calls that were cancelled, and of answers that came all the same."""
+    await asyncio.gather(*lost, return_exceptions=True)
+    for task, call in lost.items():
+        if task.cancelled():
+            call.give_up()
+        elif task.exception() is None:
+            call.release()
+            await let_go(task.result())
+
 
 def _slower(deployment: Deployment) -> UpstreamError:
     return UpstreamError(
@@ -150,6 +169,7 @@ class Lane:
         self._max_in_flight = max_in_flight
         self._hedge_after = hedge_after
         self._generator = generator
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def closed(self) -> str | None:
@@ -256,19 +276,17 @@ class Lane:
                 return won.result(), calls[won]
             raise next(error for task in calls if (error := task.exception()))
         finally:
-            for task in calls:
+            # Nothing is waited for here: who is cancelled while it waits would lose the answer, and
+            # with it the place that is held for it.
+            lost = {task: one for task, one in calls.items() if task is not won}
+            for task, one in lost.items():
+                failed = task.done() and not task.cancelled() and task.exception() is not None
                 task.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            for task, lost in calls.items():
-                if task is won:
-                    continue
-                if not task.cancelled() and task.exception() is None:
-                    await let_go(task.result())
-                    lost.release()
-                elif not task.cancelled():
-                    continue
-                if won is not None:
-                    note(lost.deployment, _slower(lost.deployment), began[task])
+                if won is not None and not failed:
+                    note(one.deployment, _slower(one.deployment), began[task])
+            ending = asyncio.create_task(_end(lost, let_go))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def _once(self, call: Call, work: Callable[[Upstream], Awaitable[T]], note: Note) -> T:
         deployment, began = call.deployment, time.monotonic()
