@@ -134,7 +134,13 @@ class GroupCommit:
                 raise LedgerError("the gateway is stopping")
             self._asked.append(asked)
             self._wake()
-        result: Result = await asked.future
+        try:
+            result: Result = await asked.future
+        except asyncio.CancelledError:
+            if not asked.future.cancelled() and asked.future.exception() is None:
+                # It was done at the moment in which nobody waited any more.
+                _take_back(asked, asked.future.result())
+            raise
         return result
 
     def tell(self, handler: Handler[Item, Any], item: Item) -> None:
