@@ -120,7 +120,11 @@ def serve(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Gateway processes on this machine; about one a core. Overrides, too."),
+        typer.Option(
+            metavar="N",
+            help="Gateway processes on this address, about one a core. Overrides the configuration "
+            "(1 unless it says else).",
+        ),
     ] = None,
 ) -> None:
     """Serve your own models as `wye.toml` describes them."""

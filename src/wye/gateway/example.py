@@ -104,6 +104,8 @@ _HEAD = """\
 host = "127.0.0.1"
 port = 8484
 # max_body_mb = 10.0
+# Gateway processes on this address, about one a core.
+# workers = 1
 
 [store]
 # Decisions and outcomes (SQLite). Without a path: gateway.db in your user state folder.

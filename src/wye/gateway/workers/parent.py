@@ -48,7 +48,7 @@ logger = logging.getLogger("wye.gateway")
 _SPAWN = multiprocessing.get_context("spawn")
 # A worker that lived for so long did not die of what it began with.
 _SOUND_SECONDS = 60.0
-_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE, _MOST_DOUBLINGS = 60.0, 6
 # Longest start of a worker while others serve.
 _START_SECONDS = 300.0
 _LOOK_SECONDS = 1.0
@@ -149,26 +149,20 @@ class Parent:
     def _start_who_is_due(self) -> None:
         now = time.monotonic()
         for number in sorted(n for n, due in self._due.items() if due <= now):
-            del self._due[number]
-            self._start(number)
+            # Where one cannot be started, none may be due any more.
+            if self._due.pop(number, None) is not None:
+                self._start(number)
 
     def _start(self, number: int) -> None:
-        ours, theirs = _SPAWN.Pipe()
         tells = number == 1 and not self._stood
         orders = Orders(number, self._count, self._config, self._path, self._folder, tells)
-        process = _SPAWN.Process(
-            target=work, args=(orders, self._listener, theirs), name=f"wye-worker-{number}"
-        )
-        # The worker takes these up when it knows what to do with them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            # So that the pipe ends with the worker.
-            theirs.close()
+            process, pipe = _started(orders, self._listener)
+        except OSError as error:
+            self._cannot_start(number, f"a process cannot be started: {error}")
+            return
         now = time.monotonic()
-        self._workers[number] = _Worker(process, ours, now, now)
+        self._workers[number] = _Worker(process, pipe, now, now)
 
     def _wait(self, signals: socket.socket) -> None:
         """Wait for signals, words and ends, and note what came."""
@@ -263,44 +257,54 @@ class Parent:
         """After the first worker serves, start the others; after all serve, say so."""
         for number in range(2, self._count + 1):
             if number not in self._workers:
-                self._due[number] = 0.0
+                self._due.setdefault(number, 0.0)
         if not self._due and all(worker.serves for worker in self._workers.values()):
             self._stood = True
             self._welcome()
 
     def _give_up(self, number: int, worker: _Worker, why: str) -> None:
         logger.error("worker %d (process %d) %s and is ended", number, worker.process.pid, why)
-        worker.failure = None if worker.serves else why
         self._end(number, worker)
         if self._over is None:
-            self._replace(number, worker)
+            self._replace(number, worker, why)
 
     def _ended(self, number: int, worker: _Worker) -> None:
         how = _how(worker.process.exitcode)
         self._end(number, worker)
         if self._over is not None:
             return
-        if not worker.serves and not self._stood:
-            said = worker.failure or f"a worker {how} while it started; what it logged says why"
-            self._stop(said)
-            return
-        if worker.failure is None:
+        if worker.serves:
             logger.error("worker %d (process %d) %s", number, worker.process.pid, how)
-        self._replace(number, worker)
+        said = worker.failure or f"a worker {how} while it started; what it logged says why"
+        self._replace(number, worker, said)
 
-    def _replace(self, number: int, worker: _Worker) -> None:
-        """Have another worker take the place, now or after a pause."""
+    def _replace(self, number: int, worker: _Worker, why: str) -> None:
+        """Have another worker take the place of one that is gone."""
         if not worker.serves:
-            said = worker.failure or "what it logged says why"
-            if not any(one.serves for one in self._workers.values()):
-                self._stop(f"no worker is left, and none can be started: {said}")
-                return
-            logger.error("worker %d cannot be replaced for now: %s", number, said)
-        now = time.monotonic()
-        lived = worker.serves and now - worker.started >= _SOUND_SECONDS
-        young = self._young[number] = 0 if lived else self._young.get(number, 0) + 1
-        pause = 0.0 if young < 2 and worker.serves else min(2.0 ** (young - 1), _LONGEST_PAUSE)
-        self._due[number] = now + pause
+            self._cannot_start(number, why)
+        elif time.monotonic() - worker.started >= _SOUND_SECONDS:
+            self._young[number] = 0
+            self._due[number] = 0.0
+        else:
+            self._start_after_a_pause(number)
+
+    def _cannot_start(self, number: int, why: str) -> None:
+        """Try again where others serve; else nothing will come of it."""
+        if not self._stood:
+            self._stop(why)
+        elif any(worker.serves for worker in self._workers.values()):
+            logger.error("worker %d cannot be replaced for now: %s", number, why)
+            self._young[number] = max(self._young.get(number, 0), 1)
+            self._start_after_a_pause(number)
+        else:
+            self._stop(f"no worker is left, and none can be started: {why}")
+
+    def _start_after_a_pause(self, number: int) -> None:
+        """The first who dies young is replaced at once, the next later and later."""
+        young = self._young.get(number, 0)
+        pause = min(2.0**young, _LONGEST_PAUSE) if young else 0.0
+        self._young[number] = min(young + 1, _MOST_DOUBLINGS)
+        self._due[number] = time.monotonic() + pause
 
     def _end(self, number: int, worker: _Worker) -> None:
         """See a process to its end, and leave at its place what it had counted."""
@@ -312,6 +316,26 @@ class Parent:
             board.bury(self._folder, number)
         except OSError as error:
             logger.warning("what worker %d was doing is still told of: %s", number, error)
+
+
+def _started(orders: Orders, listener: socket.socket) -> tuple[SpawnProcess, Connection]:
+    """The process of a worker, and the pipe to it."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(
+        target=work, args=(orders, listener, theirs), name=f"wye-worker-{orders.number}"
+    )
+    # The worker takes these up when it knows what to do with them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # So that the pipe ends with the worker.
+        theirs.close()
+    return process, ours
 
 
 def _how(code: int | None) -> str:
