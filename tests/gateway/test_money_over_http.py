@@ -420,6 +420,17 @@ def test_64_clients_never_exceed_the_budget_they_share(purse, world, eventually)
     assert total == pytest.approx(served * COST)
 
 
+def test_what_the_ledger_kept_from_being_asked_counts_no_tokens(purse):
+    mine = purse(budget_total=1.0, tokens_per_minute=60, config={"server": {"keys": True}})
+    with mine.served.gateway.store.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE reservations RENAME TO elsewhere"))
+    told = [error_of(mine.ask())["code"] for _ in range(20)]
+    assert told == ["ledger_unavailable"] * 20
+    with mine.served.gateway.store.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO reservations"))
+    assert mine.ask().status_code == 200
+
+
 def test_every_key_has_a_budget_of_its_own(purse):
     mine = purse("poor", budget_total=0.0, config={"server": {"keys": True}})
     rich = Purse(mine.served, "rich", budget_total=1.0)

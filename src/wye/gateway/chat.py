@@ -106,7 +106,12 @@ async def _ask(
     cache: str | None = None,
 ) -> Response:
     """Have a target answer; `cache` is what the header says of the cache, where there is one."""
-    exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
+    try:
+        exchange = await gateway.dispatcher.begin(chat, policy=policy, target=target, grant=grant)
+    except BaseException:
+        # Nothing was decided, so that nobody else will let go of what the key was counted for.
+        grant.settle(None, None, estimated=False)
+        raise
     gateway.assessor.begin(exchange, check)
     try:
         if chat.stream:
