@@ -450,6 +450,39 @@ def test_on_a_full_disk_workers_go_on_add_their_losses_and_wait_with_who_cannot_
         assert sum("no worker is left" in line for line in started.said) == 1
 
 
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+def test_workers_share_a_database_and_come_up_on_an_empty_one(tmp_path, world, place, eventually):
+    model = "ok@workers-postgresql"
+    config = write(tmp_path, world, targets=(model,))
+    config.write_text(config.read_text().replace('path = "log.db"', f'url = "{place}"'))
+    with gang(config) as started:
+        assert len(started.pids(eventually)) == WORKERS
+        engine = connect(place)
+        _, secret = KeyBook(engine).add("shared", Limits(budget_day=0.001))
+        headers = {"authorization": f"Bearer {secret}"}
+        statuses: list[int] = []
+
+        def spend() -> None:
+            with started.client(headers=headers) as client:
+                statuses.extend(ask(client).status_code for _ in range(10))
+
+        threads = [threading.Thread(target=spend) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        started.process.send_signal(signal.SIGTERM)
+        assert started.end() == 0
+        with engine.connect() as connection:
+            query = "select count(*) from outcomes where status = 'ok'"
+            answered = connection.exec_driver_sql(query).scalar_one()
+        engine.dispose()
+    served = statuses.count(200)
+    assert set(statuses) == {200, 429}
+    assert served == len(world.seen(model)) == answered
+    assert served * COST <= 1_000_000
+
+
 def refused(config: Path, *options: str) -> list[str]:
     """What a command says that must end by itself."""
     started = Gang(config, "--workers", "3", *options)
