@@ -1,6 +1,6 @@
 """The limit: Starlette and uvicorn, passing bytes on to an upstream and back, and nothing else.
 
-    python bench/gateway/bare_proxy.py UPSTREAM_URL
+    python bench/gateway/bare_proxy.py UPSTREAM_URL [--workers N]
 
 Prints its port. The HTTP client, server, loop and parser are those that wye uses.
 """
@@ -8,6 +8,7 @@ Prints its port. The HTTP client, server, loop and parser are those that wye use
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import socket
 from collections.abc import AsyncIterator
 
@@ -45,11 +46,20 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield piece
 
 
+def serve(upstream: str, listener: socket.socket) -> None:
+    """Serve in this process."""
+    settings = uvicorn.Config(application(upstream), log_config=None, access_log=False)
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("upstream")
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
-    settings = uvicorn.Config(application(given.upstream), log_config=None, access_log=False)
-    uvicorn.Server(settings).run(sockets=[listener])
+    fork = multiprocessing.get_context("fork")
+    for _ in range(given.workers - 1):
+        fork.Process(target=serve, args=(given.upstream, listener), daemon=True).start()
+    serve(given.upstream, listener)

@@ -1,16 +1,16 @@
 """The gateway under load, beside a bare pass-through (the limit) and LiteLLM's proxy (the peer).
 
-    python bench/gateway/traffic.py [--litellm COMMAND] [--memory-requests 200000]
+    python bench/gateway/traffic.py [--litellm COMMAND] [--memory-requests 200000] [--workers N]
 
 Needs wrk and hey, and for the peer its own environment:
 
     python -m venv peer && peer/bin/pip install "litellm[proxy]"
     python bench/gateway/traffic.py --litellm peer/bin/litellm
 
-Every server runs one process and asks the same stub upstream, in a process of its own. wye decides
-each request with the router and the embedder that `wye up` starts with, over texts that differ, and
-stores every decision. Rounds of the servers alternate, so that a machine that is busy elsewhere
-slows all of them; ratios are of medians over the rounds.
+Every server runs one process, or as many as `--workers` says, and asks the same stub upstream, in a
+process of its own. wye decides each request with the router and the embedder that `wye up` starts
+with, over texts that differ, and stores every decision. Rounds of the servers alternate, so that a
+machine that is busy elsewhere slows all of them; ratios are of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import csv
 import io
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -59,14 +58,24 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def memory_mb(self) -> float:
-        """Resident memory in MiB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        """Resident memory in MiB, of its workers as well."""
+        statuses = ((place / "status").read_text() for place in _family(self.process.pid))
+        return sum(int(s.partition("VmRSS:")[2].split()[0]) for s in statuses) / 1024
 
     def processor_seconds(self) -> float:
-        """Processor time that it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time that it has used, its workers' as well."""
+        fields = [
+            (place / "stat").read_text().rpartition(")")[2].split()
+            for place in _family(self.process.pid)
+        ]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: int) -> list[Path]:
+    """What the system tells of a process and of those that come from it."""
+    place = Path(f"/proc/{pid}")
+    children = (place / f"task/{pid}/children").read_text().split()
+    return [place, *(one for child in children for one in _family(int(child)))]
 
 
 @contextlib.contextmanager
@@ -94,7 +103,7 @@ def script(name: str, *arguments: str, model: str = "wye") -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def wye(folder: Path, upstream: str) -> Iterator[Server]:
+def wye(folder: Path, upstream: str, workers: int = 1) -> Iterator[Server]:
     """The gateway as `wye up` has it, with the stub in the place of the embedded pool."""
     from wye.data import load_embedded
     from wye.gateway.first_start import embedded_config
@@ -107,7 +116,7 @@ def wye(folder: Path, upstream: str) -> Iterator[Server]:
     train(data.part("train"), "auto").save(router)
     port = _free_port()
     lines = [
-        f'[server]\nport = {port}\n[store]\npath = "{folder / "wye.db"}"',
+        f'[server]\nport = {port}\nworkers = {workers}\n[store]\npath = "{folder / "wye.db"}"',
         f'[router]\npath = "{router}"',
     ]
     for target in config.targets:
@@ -123,11 +132,19 @@ def wye(folder: Path, upstream: str) -> Iterator[Server]:
     command = [str(Path(sys.executable).with_name("wye")), "serve", "--config", str(settings)]
     log = (folder / "wye.log").open("w")
     with process(command, stdout=log, stderr=log) as started:
-        yield _ready(Server("wye", port, started, "wye"), "/healthz", folder / "wye.log")
+        gateway = _ready(Server("wye", port, started, "wye"), "/healthz", folder / "wye.log")
+        while workers > 1 and len(_health(gateway)["workers"]["pids"]) < workers:
+            time.sleep(0.2)
+        yield gateway
+
+
+def _health(gateway: Server) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{gateway.url}/healthz", timeout=5).json()
+    return found
 
 
 @contextlib.contextmanager
-def litellm(folder: Path, upstream: str, command: str) -> Iterator[Server]:
+def litellm(folder: Path, upstream: str, command: str, workers: int = 1) -> Iterator[Server]:
     """LiteLLM's proxy with one model and its own defaults, its log switched off."""
     port = _free_port()
     settings = folder / "litellm.yaml"
@@ -142,10 +159,10 @@ def litellm(folder: Path, upstream: str, command: str) -> Iterator[Server]:
     log = (folder / "litellm.log").open("w")
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     arguments = [command, "--config", str(settings), "--port", str(port), "--host", "127.0.0.1"]
-    with process([*arguments, "--num_workers", "1"], stdout=log, stderr=log, env=environment) as p:
-        yield _ready(
-            Server("litellm", port, p, "stub"), "/health/liveliness", folder / "litellm.log"
-        )
+    arguments += ["--num_workers", str(workers)]
+    with process(arguments, stdout=log, stderr=log, env=environment) as started:
+        server = Server("litellm", port, started, "stub")
+        yield _ready(server, "/health/liveliness", folder / "litellm.log")
 
 
 def _ready(server: Server, path: str, log: Path) -> Server:
@@ -256,6 +273,7 @@ def main() -> None:
     parser.add_argument("--litellm", help="the peer's command, in its own environment")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each round")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each server")
     parser.add_argument("--streams", type=int, default=200, help="at once")
     parser.add_argument("--memory-requests", type=int, default=0, help="for growth of memory")
     given = parser.parse_args()
@@ -269,11 +287,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         stub = stack.enter_context(script("stub_upstream"))
-        gateway = stack.enter_context(wye(folder, stub.url))
-        bare = stack.enter_context(script("bare_proxy", stub.url))
+        gateway = stack.enter_context(wye(folder, stub.url, given.workers))
+        bare = stack.enter_context(script("bare_proxy", stub.url, f"--workers={given.workers}"))
         servers = [bare, gateway]
         if given.litellm:
-            servers.append(stack.enter_context(litellm(folder, stub.url, given.litellm)))
+            servers.append(
+                stack.enter_context(litellm(folder, stub.url, given.litellm, given.workers))
+            )
         rates = saturation(servers, folder, given.rounds, given.seconds)
         print(f"\nwye / bare pass-through: {rates['wye'] / rates['bare_proxy']:.2f} (target 0.40)")
         if given.litellm:
