@@ -11,7 +11,7 @@ Shape letters: Q queries, M models.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -304,8 +304,12 @@ class Budget(Policy):
         return worst
 
     def _reserve(self, worst: list[float]) -> None:
-        self._reserves.extend(-one for one in worst)
-        self._reserves.sort()
+        if len(worst) == 1:
+            # A stream of choices that nobody settles yet would sort a longer list each time.
+            insort(self._reserves, -worst[0])
+        else:
+            self._reserves.extend(-one for one in worst)
+            self._reserves.sort()
         self._reserved += math.fsum(worst)
 
     def _release(self, reserved: float) -> None:
