@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from wye.gateway.config import Config
+from wye.gateway.gateway import Gateway
 from wye.gateway.server import ServeError, _listen, serve
 from wye.gateway.store import Store
 
@@ -265,6 +266,15 @@ def test_an_address_that_is_not_ours_is_said(world):
     )
     with pytest.raises(ServeError, match=r"192\.0\.2\.1:8484 cannot be listened on"):
         serve(config, host="192.0.2.1")
+
+
+def test_an_application_that_does_not_start_is_said(tmp_path, world, monkeypatch):
+    async def start(_gateway):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(Gateway, "start", start)
+    with pytest.raises(ServeError, match="failed to start"):
+        serve(write_config(tmp_path, world), port=0)
 
 
 async def test_small_responses_do_not_wait_for_an_acknowledgement():

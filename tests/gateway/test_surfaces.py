@@ -217,12 +217,32 @@ def test_a_response_that_failed_is_no_answer(served):
     assert "it broke" in answer.json()["error"]["message"]
 
 
-def test_what_a_provider_keeps_is_asked_of_a_target_by_name(served):
-    body = {"input": "and then?", "previous_response_id": "resp_1"}
-    refused = served.http.post("/v1/responses", json={"model": "wye", **body})
-    assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "target_needed"
-    assert served.http.post("/v1/responses", json={"model": "gpt", **body}).status_code == 200
+FILE = {"type": "file", "file": {"file_id": "file-1"}}
+UPLOAD = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "kept", "body"),
+    [
+        ("responses", "previous_response_id", {"input": "x", "previous_response_id": "resp_1"}),
+        ("responses", "item_reference", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        ("responses", "file_id", {"input": [{"role": "user", "content": [
+            {"type": "input_file", "file_id": "file-1"}]}]}),
+        ("chat/completions", "file_id", {"messages": [{"role": "user", "content": [FILE]}]}),
+        ("messages", "file_id",
+            {"max_tokens": 9, "messages": [{"role": "user", "content": [UPLOAD]}]}),
+    ],
+)  # fmt: skip
+def test_what_a_provider_keeps_is_asked_of_a_target_by_name(serve, world, path, kept, body):
+    speaks = {"speaks": [path.partition("/")[0]], "tags": ["vision"]}
+    one, other = (world.target(name, model=f"ok@{name}", **speaks) for name in ("one", "other"))
+    for url, status in ((one["base_url"], 200), ("https://elsewhere.invalid/v1", 400)):
+        served = serve(targets=[one, {**other, "base_url": url}])
+        answer = served.http.post(f"/v1/{path}", json={"model": "wye", **body})
+        assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["message"].startswith(f"{kept} names what one provider keeps")
+    assert served.http.post(f"/v1/{path}", json={"model": "one", **body}).status_code == 200
 
 
 def test_the_openai_client_gets_embeddings_and_pays_for_input_alone(served, world):
@@ -348,6 +368,15 @@ def test_of_responses_the_last_ask_is_read_and_results_of_tools_are_not():
         (MESSAGES, {"mcp_servers": [{"type": "url", "url": "https://mcp.test"}]}),
         (RESPONSES, {"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}),
         (RESPONSES, {"previous_response_id": "resp_1"}),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        (
+            MESSAGES,
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "container_upload", "file_id": "file_1"}]}
+                ]
+            },
+        ),
     ],
 )
 def test_input_that_a_provider_brings_in_is_bounded_by_the_context_alone(surface, brought):

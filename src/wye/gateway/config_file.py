@@ -150,7 +150,7 @@ _EXAMPLES = {
     "quality": "0.8",
     "name": '"gpt-4o-mini"',
     "kind": '"openai"',
-    "batch_seconds": "0.2",
+    "batch_seconds": "0.05",
     "store_prompts": "true",
     "connect": "5",
     "first_byte": "60",

@@ -113,7 +113,7 @@ port = 8484
 # The text of each request is kept, so that `wye train --from-log` can learn from it. The default
 # keeps it while only this machine can connect, and not otherwise.
 # store_prompts = true
-# batch_seconds = 0.2
+# batch_seconds = 0.05
 
 # A router of your own data: wye train --from-log STORE -o router
 # Without one, targets go by the `quality` that you state below.

@@ -225,6 +225,10 @@ def run(app: Starlette, listener: socket.socket, ready: Callable[[GatewayServer]
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         return
+    except SystemExit:
+        # uvicorn leaves so where the application did not start; later it is somebody's wish.
+        if server.started:
+            raise
     if not server.started:
         raise ServeError("the gateway failed to start; what it logged above says why")
 

@@ -60,7 +60,7 @@ class Store:
         self,
         place: str | Place,
         *,
-        batch_seconds: float = 0.2,
+        batch_seconds: float = 0.05,
         max_pending: int = 10_000,
         connections: int = 8,
         redact: Redact | None = None,

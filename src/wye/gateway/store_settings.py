@@ -33,7 +33,7 @@ class StoreTable(BaseModel):
     password_env: str = PASSWORD_ENV
     connections: Annotated[int, Field(ge=1, le=100)] = 8
     store_prompts: bool | None = None
-    batch_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
+    batch_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     max_pending: Annotated[int, Field(ge=1)] = 10_000
 
     def place(self) -> Place:

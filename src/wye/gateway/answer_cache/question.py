@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from wye.gateway.answer_cache.settings import AnswerCacheTable
 from wye.gateway.openai_api import ChatRequest
 from wye.gateway.surfaces import Body, surface_of
-from wye.gateway.surfaces.responses import KEPT_ELSEWHERE
 
 _NOT_OF_THE_ANSWER = {
     "model", "stream", "user", "metadata", "safety_identifier", "prompt_cache_key",
@@ -91,7 +90,7 @@ def question_of(
 
 def _repeatable(chat: ChatRequest, table: AnswerCacheTable) -> bool:
     body = chat.body
-    if any(body.get(name) for name in KEPT_ELSEWHERE):
+    if surface_of(body).kept(body) is not None:
         return False
     temperature = body.get("temperature")
     warm = isinstance(temperature, int | float) and temperature > 0

@@ -230,6 +230,8 @@ class VersionKeeper:
         assert self._reread is not None
         try:
             config, router = self._reread()
+            # What was decided until now is to count as spent.
+            self._store.flush()
             changed = {n: getattr(config, n) for n in ("policies", "default_policy", "router")}
             self._own = PolicySet(
                 self._config.model_copy(update=changed),

@@ -22,7 +22,7 @@ from wye.gateway.money.tiers import may_apply
 _A_MESSAGE, _A_REQUEST, _TOOLS = 16, 64, 1024
 _NOT_TEXT = {
     "image_url", "input_image", "image", "input_audio", "file", "input_file", "document",
-    "video_url",
+    "video_url", "item_reference", "container_upload",
 }  # fmt: skip
 # Fields by which a request brings in what it does not hold itself, of all surfaces.
 _ELSEWHERE = (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wye.gateway import sse
 from wye.gateway.errors import ApiError, error_body
 from wye.gateway.money.usage import Usage
+from wye.gateway.surfaces.fields import kept_elsewhere
 from wye.gateway.surfaces.received import text_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,18 @@ class Surface(ABC):
         Args:
             targets: those that speak this surface and are open to the client.
         """
-        return None
+        kept = self.kept(request.body)
+        if kept is None or len(targets) < 2 or len(_accounts(targets)) < 2:
+            return None
+        return (
+            f"{kept} names what one provider keeps, and {len(targets)} targets of several could be "
+            "chosen; ask for the target that has it (header x-wye-target of an earlier answer), or "
+            "send it whole"
+        )
+
+    def kept(self, body: Mapping[str, Any]) -> str | None:
+        """What in a request stands for something that only one provider has; None for nothing."""
+        return kept_elsewhere(body.get("messages"))
 
     def error(self, error: ApiError) -> dict[str, Any]:
         """The body of an error."""
@@ -126,3 +138,12 @@ class Surface(ABC):
     def broken(self, message: str, code: str) -> sse.Event:
         """The event that ends a stream which broke off."""
         return sse.Event(json.dumps(error_body(message, type="server_error", code=code)))
+
+
+def _accounts(targets: Sequence[Target]) -> set[tuple[str | None, ...]]:
+    """At whom, and as whom, the targets are asked: what one account keeps, all its models know."""
+    return {
+        (server.kind, server.provider, server.address, server.api_key_env)
+        for target in targets
+        for server in target.served_by
+    }

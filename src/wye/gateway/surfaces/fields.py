@@ -80,3 +80,22 @@ def typed(value: Any) -> Iterator[dict[str, Any]]:
             left.extend(item.values())
         elif isinstance(item, list):
             left.extend(item)
+
+
+def kept_elsewhere(value: Any) -> str | None:
+    """What within a JSON value stands for something that only its provider has; None for nothing.
+
+    A file that was given to the provider before, or an item of an answer that it keeps.
+    """
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if item.get("type") == "item_reference":
+                return "item_reference"
+            if isinstance(item.get("file_id"), str):
+                return "file_id"
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+    return None

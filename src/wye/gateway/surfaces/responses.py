@@ -1,7 +1,8 @@
 """Surface: OpenAI's responses, with named events in a stream.
 
-What a provider keeps (earlier responses, conversations, stored prompts) is known to it alone, so a
-request that rests on it goes to a target by name.
+What a provider keeps (earlier responses and their items, conversations, stored prompts, files) is
+known to it alone, so a request that rests on it goes to a target by name where there are several
+providers.
 
 Source: OpenAI's API reference, "Responses" and "Streaming events".
 """
@@ -9,8 +10,8 @@ Source: OpenAI's API reference, "Responses" and "Streaming events".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from wye.gateway import sse
 from wye.gateway.errors import bad_request
@@ -19,13 +20,17 @@ from wye.gateway.money.usage import usage_of
 from wye.gateway.openai_api import ChatRequest, counted, wrong
 from wye.gateway.surfaces.body import Body
 from wye.gateway.surfaces.contract import Reading, Surface
-from wye.gateway.surfaces.fields import characters, flag, model_of, objects, typed
+from wye.gateway.surfaces.fields import (
+    characters,
+    flag,
+    kept_elsewhere,
+    model_of,
+    objects,
+    typed,
+)
 from wye.query.ask import human_ask
 
-if TYPE_CHECKING:
-    from wye.gateway.config import Target
-
-KEPT_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
+_KEPT = ("previous_response_id", "conversation", "prompt")
 _ENDS = ("response.completed", "response.incomplete")
 _NEEDS = {"input_image": "vision", "computer_screenshot": "vision", "input_audio": "audio"}
 
@@ -95,16 +100,10 @@ class Responses(Surface):
         response = answer.get("response")
         return super().complaint(response if isinstance(response, dict) else answer)
 
-    def unroutable(self, request: ChatRequest, targets: Sequence[Target]) -> str | None:
-        """What one provider keeps, another does not know."""
-        kept = [name for name in KEPT_ELSEWHERE if request.body.get(name)]
-        if not kept or len(targets) < 2:
-            return None
-        return (
-            f"{kept[0]} names what one provider keeps, and {len(targets)} targets could be chosen; "
-            "ask for the target that has it (header x-wye-target of the earlier answer), or send "
-            "the whole input"
-        )
+    def kept(self, body: Mapping[str, Any]) -> str | None:
+        """Earlier responses, conversations and prompts of the provider as well."""
+        named = (name for name in _KEPT if body.get(name))
+        return next(named, None) or kept_elsewhere(body.get("input"))
 
     def broken(self, message: str, code: str) -> sse.Event:
         """The event `error` of this API, whose fields stand at the top."""
@@ -117,7 +116,7 @@ def _items(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = body.get("input")
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
-    if given is None and any(body.get(name) for name in KEPT_ELSEWHERE):
+    if given is None and any(body.get(name) for name in _KEPT):
         return []
     items = objects(given, "input")
     if not items:
