@@ -43,8 +43,9 @@ class Attempt:
     fault: str | None = None
 
     def failed(self, fault: str) -> None:
-        """It ended without an answer."""
-        self.ended, self.fault = self.trace.now(), fault
+        """It ended without an answer; what the request's end has told of it already stands."""
+        if not self.ended:
+            self.ended, self.fault = self.trace.now(), fault
 
 
 @dataclass(slots=True)
