@@ -18,8 +18,6 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.errors import WyeError
-
 Array: TypeAlias = Any
 """An array of one namespace: NumPy, PyTorch, or any other that follows the standard."""
 
@@ -32,7 +30,7 @@ _MANY_S = 64
 _NAMESPACES: dict[type, ModuleType] = {}
 
 
-class SelectionError(WyeError):
+class SelectionError(ValueError):
     """Scores, costs or limits from which no plan can be made; the message says what to do."""
 
 

@@ -22,13 +22,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
-from wye.errors import WyeError
-
 GENESIS = "0" * 64
 _FIELDS = ("body", "hash", "index", "previous", "step")
 
 
-class AuditError(WyeError):
+class AuditError(ValueError):
     """A record that cannot be kept, or a chain that does not hold; the message says where."""
 
 

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from wye.core import arrays
 from wye.core.arrays import Array, namespace
-from wye.errors import WyeError
 
 
-class PlanError(WyeError):
+class PlanError(ValueError):
     """A plan whose arrays contradict each other; the message says which and how."""
 
 

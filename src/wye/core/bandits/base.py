@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wye.errors import WyeError
-
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 
-class BanditError(WyeError):
+class BanditError(ValueError):
     """A bandit was given something that it cannot work with; the message says what to do."""
 
 
